@@ -1,0 +1,237 @@
+"""The command line: `ddpm prepare`, `train`, `sample`, `evaluate`, `export`.
+
+What takes long to import is imported by the command that needs it.
+"""
+
+import inspect
+import shlex
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, get_origin
+
+import typer
+
+app = typer.Typer(
+    help="Denoising diffusion, from photos to generated cars.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line, not a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, OSError, RuntimeError) as error:
+        typer.secho(f"ddpm: {error}", fg="red", err=True)
+        raise SystemExit(1) from None
+
+
+def preset_options(command):
+    """Give `command` an option for each field of a preset and of its network."""
+    from ddpm_core.presets import Preset
+    from ddpm_core.unet import UNetConfig
+
+    signature = inspect.signature(command)
+    parameters = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
+    for f in (*fields(Preset), *fields(UNetConfig)):
+        if f.name == "unet":
+            continue
+        kind = str if get_origin(f.type) is tuple else f.type
+        flag = "--" + f.name.replace("_", "-")
+        names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+        text = f.metadata["help"]
+        if f.default is not MISSING and kind is str and f.type is not str:
+            text += " (values with commas between)"
+        panel = "Network" if f in fields(UNetConfig) else "Preset"
+        option = typer.Option(
+            *names, help=text, rich_help_panel=panel, show_default=False
+        )
+        parameters.append(
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[kind | None, option],
+            )
+        )
+    command.__signature__ = signature.replace(parameters=parameters)
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def changed_fields(options: dict) -> dict:
+    """Keep the options that were given; turn 'a,b' into the tuple its field holds."""
+    from ddpm_core.presets import Preset
+    from ddpm_core.unet import UNetConfig
+
+    kinds = {f.name: f.type for f in (*fields(Preset), *fields(UNetConfig))}
+    return {
+        name: _to_tuple(name, value, kinds[name]) if get_origin(kinds[name]) else value
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+def _to_tuple(name: str, text: str, kind) -> tuple:
+    read = {"true": True, "false": False} if kind == tuple[bool, ...] else None
+    try:
+        parts = [part.strip().lower() for part in text.split(",") if part.strip()]
+        return tuple(read[part] if read else int(part) for part in parts)
+    except (KeyError, ValueError) as error:
+        allowed = "true or false" if read else "whole numbers"
+        raise ValueError(
+            f"{name} takes {allowed} with commas between, got {text!r}"
+        ) from error
+
+
+@app.command()
+@preset_options
+def train(
+    preset: Annotated[str, typer.Argument(help="name of a preset")],
+    out: Annotated[Path | None, typer.Option(help="folder of the run")] = None,
+    resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    **options,
+) -> None:
+    """Train a model from a preset; every field of it can be changed.
+
+    With several GPUs or machines: `torchrun -m ddpm_core.cli train ...` or
+    `accelerate launch -m ddpm_core.cli train ...`.
+    """
+    from ddpm_core import presets, runs
+
+    chosen = presets.preset(preset).replace(**changed_fields(options))
+    out = out or Path("data/runs") / preset
+    run = runs.Run(out, chosen, resume=resume)
+    run.note_command(shlex.join(["ddpm", *sys.argv[1:]]))
+    if run.main:
+        parameters = sum(p.numel() for p in run.net.parameters())
+        typer.echo(
+            f"{parameters:,} parameters on {run.accelerator.device}, "
+            f"{len(run.split.train):,} images, {run.steps:,} steps, in {out}"
+        )
+    try:
+        run.train()
+    except KeyboardInterrupt:
+        raise RuntimeError(
+            f"stopped at step {run.step}. {run.kept()} Go on with --resume."
+        ) from None
+    if run.main:
+        typer.echo(f"done: {out}; next: ddpm export {out} FOLDER")
+
+
+@app.command()
+def sample(
+    weights: Annotated[str, typer.Option(help="name of shipped weights, or a folder")],
+    n: Annotated[int, typer.Option(min=1, help="images")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
+    sampler: Annotated[
+        str, typer.Option(help="ddim, ancestral or dpm-solver++")
+    ] = "ddim",
+    seed: Annotated[int, typer.Option(help="seed of all noise")] = 0,
+    strip: Annotated[
+        bool, typer.Option(help="9 stages of each, not the last one")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("samples.png"),
+) -> None:
+    """Generate images and save them as one picture."""
+    import torch
+    from tqdm import tqdm
+
+    from ddpm_core.datasets.images import save_grid, save_strip
+    from ddpm_core.models import load_model
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(weights, device)
+    x_T = model.noise(n, torch.Generator().manual_seed(seed))
+    g = torch.Generator(device).manual_seed(seed)
+    run = model.sample(x_T, steps, sampler, generator=g)
+    states = [state.x for state in tqdm(run, total=steps + 1, unit="step")]
+    if strip:
+        save_strip(out, states)
+    else:
+        save_grid(out, states[-1])
+    typer.echo(f"{n} images in {out}")
+
+
+FITS = {"squash": "squash", "crop": "centre_crop"}
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        str, typer.Argument(help="folder, zip, parquet or hub:owner/name")
+    ],
+    out: Annotated[Path, typer.Option(help="folder to pack into")],
+    size: Annotated[int, typer.Option(help="side of the images in pixels")] = 64,
+    fit: Annotated[
+        str, typer.Option(help="squash, or crop to keep the aspect")
+    ] = "squash",
+    split: Annotated[str, typer.Option(help="all, train or test")] = "all",
+    min_side: Annotated[int | None, typer.Option(help="skip smaller photos")] = None,
+    labels: Annotated[bool, typer.Option(help="keep the classes")] = True,
+    workers: Annotated[int | None, typer.Option(help="threads that decode")] = None,
+) -> None:
+    """Pack photos, in any form in which people have them, for training.
+
+    Stanford Cars as torchvision or Kaggle lays it out, class folders, a flat folder, a
+    zip of any of these, or the hub's parquet files.
+    """
+    from ddpm_core import datasets
+    from ddpm_core.presets import one_of
+
+    chosen = getattr(datasets, FITS[one_of("fit", fit, FITS)])
+    report = datasets.prepare(
+        source, out, size=size, fit=chosen, split=split, min_side=min_side,
+        labels=labels, workers=workers,
+    )  # fmt: skip
+    typer.echo(report)
+
+
+@app.command()
+def evaluate(
+    weights: Annotated[str, typer.Option(help="name of shipped weights, or a folder")],
+    n: Annotated[int, typer.Option(min=8, help="samples, and real images")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
+    sampler: Annotated[
+        str, typer.Option(help="ddim, ancestral or dpm-solver++")
+    ] = "ddim",
+    features: Annotated[
+        str, typer.Option(help="classifier or inception")
+    ] = "classifier",
+    data: Annotated[
+        str | None, typer.Option(help="'toy-cars' or a packed folder")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="seed of all noise")] = 0,
+) -> None:
+    """Measure a model's samples against real images that it need not have seen."""
+    from ddpm_core import evaluation
+    from ddpm_core.models import load_model
+
+    measure, model = evaluation.extractor(features), load_model(weights)
+    real = evaluation.real_images(
+        data or model.preset.data, model.preset, 2 * n, seed + 1
+    )
+    samples = evaluation.draw_samples(model, n, steps=steps, sampler=sampler, seed=seed)
+    typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}:")
+    typer.echo(evaluation.score(measure, samples, *real.split(n)))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    out: Annotated[Path, typer.Argument(help="folder to write the weights to")],
+    n: Annotated[int, typer.Option(min=64, help="samples to measure on")] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
+) -> None:
+    """Turn a finished run into weights with a measured card, ready to ship."""
+    from ddpm_core.export import export
+
+    export(run, out, n=n, steps=steps)
+    typer.echo(f"{out}: weights.safetensors, card.json, README.md")
+
+
+if __name__ == "__main__":
+    main()

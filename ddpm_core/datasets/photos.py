@@ -1,0 +1,206 @@
+"""Turns photos, in the forms in which people have them, into packed images."""
+
+import hashlib
+import io
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from ddpm_core.datasets.find import find_photos
+from ddpm_core.datasets.packed import UNLABELLED, PackedWriter, packed_writer
+from ddpm_core.datasets.sources import Photo
+
+Fit = Callable[[Image.Image, int], Image.Image]
+"""(image, size) -> an image of size x size pixels."""
+
+LISTED = 10  # skipped files that a report prints
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What `prepare` did: counts for each split, `skipped` as (name, reason)."""
+
+    path: Path
+    form: str
+    n: int
+    size: int
+    splits: dict[str, int]
+    classes: tuple[str, ...]
+    unlabelled: int
+    duplicates: int
+    skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        """Tell it in a few lines; all skipped files are in meta.json."""
+        splits = "".join(f", {n:,} {split}" for split, n in self.splits.items())
+        classes = f"{len(self.classes)} classes" if self.classes else "no classes"
+        rate = f"{self.seconds:.1f} s, {self.n / self.seconds:,.0f} images/s"
+        lines = [
+            f"{self.path}: {self.n:,} images of {self.size}x{self.size}{splits}",
+            f"read as: {self.form}, {classes} ({rate})",
+        ]
+        if self.classes and self.unlabelled:
+            lines.append(f"no label: {self.unlabelled:,} images")
+        if self.duplicates:
+            lines.append(f"kept: {self.duplicates:,} exact copies of earlier images")
+        lines += self.notes
+        if self.skipped:
+            lines.append(f"skipped: {len(self.skipped):,} files")
+        lines += [f"  {name}: {reason}" for name, reason in self.skipped[:LISTED]]
+        if len(self.skipped) > LISTED:
+            lines.append(f"  and {len(self.skipped) - LISTED:,} more, see meta.json")
+        return "\n".join(lines)
+
+
+def squash(image: Image.Image, size: int) -> Image.Image:
+    """Resize to size x size pixels whatever the aspect, as the companion code does."""
+    return image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to `size` and cut the longer one evenly at both ends."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path,
+    *,
+    size: int = 64,
+    fit: Fit = squash,
+    split: str = "all",
+    min_side: int | None = None,
+    labels: bool = True,
+    workers: int | None = None,
+    progress: bool = True,
+) -> PrepareReport:
+    """Pack the photos of `source` into the folder `out`, for `PackedImages.open`.
+
+    Photos that cannot be read, or whose shorter side has under `min_side` pixels
+    (by default size / 4 or 8, the larger), are skipped and named. Errors as in
+    `find_photos` and `packed_writer`; ValueError for an unknown split, a size under
+    8 and a source of which no photo can be used. Chapter 14.
+    """
+    start = time.perf_counter()
+    if size < 8:
+        raise ValueError(f"size must be at least 8 pixels, got {size}")
+    photos = find_photos(source, labels=labels)
+    items = _in_split(photos.items, split)
+    min_side = max(8, size // 4) if min_side is None else min_side
+    decode = partial(_try_decode, size=size, fit=fit, min_side=min_side)
+    with packed_writer(out, size=size, expected=len(items)) as writer:
+        images = _decode_all(decode, items, workers or os.cpu_count() or 1)
+        counts = _write_all(writer, items, images, progress)
+        if not writer.labels:
+            name, reason = counts["skipped"][0]
+            raise ValueError(
+                f"none of the {len(items):,} photos of {source} can be used; "
+                f"the first, {name}: {reason}"
+            )
+        record = {"form": photos.form, "classes": photos.classes, "notes": photos.notes}
+        record |= counts
+        fit_name = getattr(fit, "__name__", repr(fit))
+        writer.meta |= {"source": str(source), "fit": fit_name} | record
+    seconds = time.perf_counter() - start
+    n = len(writer.labels)
+    return PrepareReport(path=Path(out), n=n, size=size, seconds=seconds, **record)
+
+
+def _write_all(
+    writer: PackedWriter,
+    photos: Sequence[Photo],
+    images: Iterator[np.ndarray | str],
+    progress: bool,
+) -> dict[str, Any]:
+    """Write what is an image and not a reason; return what a report says of them."""
+    skipped, splits, digests = [], Counter(), set()
+    bar = tqdm(photos, unit=" images", disable=not progress)
+    for photo, image in zip(bar, images, strict=True):
+        if isinstance(image, str):
+            skipped.append((photo.name, image))
+            continue
+        writer.append(image, photo.label)
+        splits[photo.split] += 1
+        digests.add(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    return {
+        "splits": {split: n for split, n in splits.items() if split},
+        "unlabelled": writer.labels.count(UNLABELLED),
+        "duplicates": len(writer.labels) - len(digests),
+        "skipped": tuple(skipped),
+    }
+
+
+def _in_split(items: tuple[Photo, ...], split: str) -> tuple[Photo, ...]:
+    known = sorted({photo.split for photo in items} - {""})
+    if split == "all":
+        return items
+    if split not in known:
+        raise ValueError(
+            f"split must be one of {', '.join(['all', *known])} for this source, "
+            f"got {split!r}"
+        )
+    return tuple(photo for photo in items if photo.split == split)
+
+
+def _decode_all(
+    decode: Callable[[Photo], np.ndarray | str], photos: Sequence[Photo], workers: int
+) -> Iterator[np.ndarray | str]:
+    """Decode in threads with few results waiting, so that memory stays flat."""
+    waiting = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for photo in photos:
+            waiting.append(pool.submit(decode, photo))
+            if len(waiting) > 8 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _try_decode(
+    photo: Photo, *, size: int, fit: Fit, min_side: int
+) -> np.ndarray | str:
+    """Return the pixels, uint8 (size, size, 3), or why there are none."""
+    try:
+        return _decode(photo.read(), size, fit, min_side)
+    except UnidentifiedImageError:
+        return "not an image"
+    except Exception as error:  # decoders raise of every kind for broken files
+        return f"{error}" or type(error).__name__
+
+
+def _decode(data: bytes, size: int, fit: Fit, min_side: int) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        if min(image.size) < min_side:
+            raise ValueError(
+                f"too small: {image.width}x{image.height}, the shorter side must have "
+                f"{min_side} pixels"
+            )
+        image.draft(None, (2 * size, 2 * size))  # JPEG: decode at 1/2, 1/4 or 1/8
+        upright = ImageOps.exif_transpose(image)
+        return np.asarray(fit(_to_rgb(upright), size))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB: transparency over white, 16 bits to 8."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).clip(0, 65535) / 257
+        image = Image.fromarray(levels.round().astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range")
+    return image.convert("RGB")

@@ -1,0 +1,158 @@
+"""Toy cars: an endless data set, drawn by code, with attributes and captions.
+
+Side views of six kinds of car in eight colours, facing left or right, by day or at
+night, on four grounds. Image i depends on the seed and on i alone, so any part of the
+data set can be drawn at any time, at any size. Chapter 01.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from ddpm_core.datasets.toy_car_drawing import BODY_SHAPES, GROUND, PAINT, draw_car
+
+BODIES = tuple(BODY_SHAPES)
+COLOURS = tuple(PAINT)
+FACINGS = ("left", "right")
+TIMES = ("day", "night")
+GROUNDS = tuple(GROUND)
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "body": BODIES,
+    "colour": COLOURS,
+    "facing": FACINGS,
+    "time": TIMES,
+    "ground": GROUNDS,
+}
+"""The values of each attribute; an attribute is stored as its place in this list."""
+
+ALONE = 2000  # so few images are drawn by this process alone
+CHUNK = 250  # images that another process draws at a time
+
+
+@dataclass(frozen=True, eq=False)
+class ToyCars:
+    """Drawn cars: `images` uint8 (n, size, size, 3), `attributes` int64 (n, 5).
+
+    The columns of `attributes` are those of ATTRIBUTES. `mentions` (n, 2) says whether
+    a caption names the ground and the facing; body, colour and time it always names.
+    """
+
+    images: UInt8[np.ndarray, "n size size 3"]
+    attributes: Int64[np.ndarray, "n 5"]
+    mentions: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def attribute(self, name: str) -> Int64[np.ndarray, " n"]:
+        """Return one attribute of all cars; raise ValueError for an unknown name."""
+        if name not in ATTRIBUTES:
+            raise ValueError(
+                f"unknown attribute {name!r}; there is: {', '.join(ATTRIBUTES)}"
+            )
+        return self.attributes[:, list(ATTRIBUTES).index(name)]
+
+    @property
+    def captions(self) -> list[str]:
+        """A sentence for each car: 'a red sports car at night'. Chapter 10."""
+        pairs = zip(self.attributes, self.mentions, strict=True)
+        return [caption(row, ground=bool(g), facing=bool(f)) for row, (g, f) in pairs]
+
+
+def caption(
+    attributes: Int64[np.ndarray, " 5"], *, ground: bool = False, facing: bool = False
+) -> str:
+    """Put a row of attributes into words: 'an orange van in snow facing left by day'.
+
+    Body, colour and time are always named, ground and facing where asked for.
+    Chapter 10.
+    """
+    body, colour, side, time, floor = (
+        values[i] for values, i in zip(ATTRIBUTES.values(), attributes, strict=True)
+    )
+    words = ["an" if colour[0] in "aeiou" else "a", colour, body]
+    if ground:
+        words.append({"road": "on the road", "snow": "in snow"}.get(floor, f"on {floor}"))
+    if facing:
+        words.append(f"facing {side}")
+    words.append("at night" if time == "night" else "by day")
+    return " ".join(words)
+
+
+def draw_toy_cars(
+    n: int,
+    *,
+    size: int = 32,
+    seed: int = 0,
+    start: int = 0,
+    attributes: Int64[np.ndarray, "n 5"] | None = None,
+    workers: int | None = None,
+) -> ToyCars:
+    """Draw the cars start .. start + n - 1 of the data set of that seed.
+
+    `size`: side in pixels, 16 or more. `attributes` forces what is otherwise drawn at
+    random, all values alike likely; all else about a car stays as it is. `workers`:
+    processes that draw, by default one a core for many images. Raises ValueError for a
+    negative n or start, a smaller size, and attributes outside ATTRIBUTES. Chapter 01.
+    """
+    if n < 0 or start < 0:
+        raise ValueError(f"n and start must not be negative, got {n} and {start}")
+    if size < 16:
+        raise ValueError(f"size must be at least 16 pixels, got {size}")
+    if attributes is not None:
+        _check_attributes(attributes, n)
+    forced = [None] * n if attributes is None else attributes
+    draw = partial(_draw_one, seed=seed, size=size)
+    drawn = list(_mapped(draw, enumerate(forced, start), n, workers))
+    columns = zip(*drawn, strict=True) if n else ([], [], [])
+    images, rows, mentions = (np.array(column) for column in columns)
+    return ToyCars(
+        images.reshape(n, size, size, 3).astype(np.uint8),
+        rows.reshape(n, len(ATTRIBUTES)).astype(np.int64),
+        mentions.reshape(n, 2).astype(bool),
+    )
+
+
+def _mapped(draw: Callable, jobs: Iterable, n: int, workers: int | None) -> Iterable:
+    """Draw all jobs, in order, in several processes where that pays."""
+    forks = sys.platform == "linux"  # elsewhere processes start too slowly to pay
+    workers = workers or (os.cpu_count() if forks and n > ALONE else 1)
+    if workers == 1:
+        return map(draw, jobs)
+    context = get_context("fork" if forks else "spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        return list(pool.map(draw, jobs, chunksize=CHUNK))
+
+
+def _draw_one(job: tuple[int, np.ndarray | None], *, seed: int, size: int) -> tuple:
+    index, forced = job
+    rng = np.random.default_rng([seed, index])
+    row = np.array([rng.integers(len(values)) for values in ATTRIBUTES.values()])
+    mentions = rng.random(2) < 0.5
+    row = row if forced is None else forced
+    body, colour, facing, time, ground = (
+        values[i] for values, i in zip(ATTRIBUTES.values(), row, strict=True)
+    )
+    image = draw_car(body, colour, facing == "left", time == "night", ground, size, rng)
+    return image, row, mentions
+
+
+def _check_attributes(rows: np.ndarray, n: int) -> None:
+    if rows.shape != (n, len(ATTRIBUTES)):
+        raise ValueError(
+            f"attributes must have the shape {(n, len(ATTRIBUTES))}, got {rows.shape}"
+        )
+    for column, (name, values) in zip(rows.T, ATTRIBUTES.items(), strict=True):
+        if n and not (0 <= column.min() and column.max() < len(values)):
+            raise ValueError(
+                f"{name} must lie in 0..{len(values) - 1} ({', '.join(values)}), "
+                f"got {column.min()}..{column.max()}"
+            )

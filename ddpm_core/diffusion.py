@@ -1,0 +1,141 @@
+"""Noising, what the network learns from it, and the loss. Chapters 05 and 07."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_core.schedules import Schedule
+from ddpm_core.types import Denoise, PerSample, Samples, Times
+
+
+def add_noise(schedule: Schedule, x0: Samples, t: Times, eps: Samples) -> Samples:
+    """Noise clean samples to time t in one go: x_t = a x0 + s eps.
+
+    a = sqrt(alpha_bar_t), s = sqrt(1 - alpha_bar_t), Ho et al. 2020, eq. (4). `x0`,
+    `eps`: (b, ...); `t`: (b,) in 0..T, where 0 returns x0. Raises ValueError for other
+    times and for `eps` of another shape than `x0`. Chapter 05.
+    """
+    _check_same_shape(x0, eps)
+    a, s = schedule.scales(t, like=x0)
+    return a * x0 + s * eps
+
+
+class Target(NamedTuple):
+    """What the network regresses; the only place where EPS, X0 and V differ.
+
+    `from_clean(x0, eps, a, s)` is the regression target, `to_clean(output, x_t, a, s)`
+    turns the network's output into x0_hat; a, s as `Schedule.scales` gives them.
+    Chapters 07 and 13.
+    """
+
+    name: str
+    from_clean: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    to_clean: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def _clean_from_eps(eps_hat: Tensor, x_t: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    if (a == 0).any():
+        raise ValueError(
+            "EPS gives no x0_hat where the signal is zero (alpha_bar_t = 0): "
+            "train with V or X0, or sample from an earlier time"
+        )
+    return (x_t - s * eps_hat) / a
+
+
+EPS = Target(
+    "eps",
+    from_clean=lambda x0, eps, a, s: eps,
+    to_clean=_clean_from_eps,
+)
+"""The total noise in x_t. Ho et al. 2020, eq. (14); x0_hat by eq. (15)'s estimate."""
+
+X0 = Target(
+    "x0",
+    from_clean=lambda x0, eps, a, s: x0,
+    to_clean=lambda output, x_t, a, s: output,
+)
+"""The clean sample itself."""
+
+V = Target(
+    "v",
+    from_clean=lambda x0, eps, a, s: a * eps - s * x0,
+    to_clean=lambda v_hat, x_t, a, s: a * x_t - s * v_hat,
+)
+"""The velocity a eps - s x0, well defined at every t. Salimans and Ho 2022, app. D."""
+
+TARGETS = {target.name: target for target in (EPS, X0, V)}
+
+
+def diffusion_loss(
+    net: Callable[[Tensor, Tensor, object], Tensor],
+    schedule: Schedule,
+    target: Target,
+    x0: Samples,
+    cond: object = None,
+    *,
+    t: Times | None = None,
+    eps: Samples | None = None,
+    weight: Callable[[Tensor], Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> PerSample:
+    """Return the squared error of the network's prediction, one mean a sample.
+
+    L = |target - net(x_t, t, cond)|^2 averaged over the dimensions of a sample, with t
+    uniform in 1..T and eps ~ N(0, I) unless given: Ho et al. 2020, eq. (14), algorithm
+    1. `weight` maps the (b,) signal-to-noise ratios at t to the (b,) factors of the
+    loss. Raises ValueError for t = 0 or t > T, and for EPS on a schedule that ends in
+    pure noise. Chapter 07.
+    """
+    if target is EPS and schedule.ends_in_pure_noise:
+        raise ValueError(
+            "EPS cannot be learned on a schedule that ends in pure noise "
+            "(alpha_bar_T = 0), where the noise is x_t itself: use V or X0"
+        )
+    if t is None:
+        t = draw_times(schedule, len(x0), device=x0.device, generator=generator)
+    elif t.device.type == "cpu":
+        schedule.check_times(t, first=1)
+    if eps is None:
+        eps = torch.randn(
+            x0.shape, generator=generator, dtype=x0.dtype, device=x0.device
+        )
+    x_t = add_noise(schedule, x0, t, eps)
+    wanted = target.from_clean(x0, eps, *schedule.scales(t, like=x0))
+    error = (net(x_t, t, cond) - wanted).square().flatten(1).mean(1)
+    if weight is None:
+        return error
+    return error * weight(schedule.snr.to(error.device)[t]).to(error.dtype)
+
+
+def draw_times(
+    schedule: Schedule, n: int, *, device=None, generator: torch.Generator | None = None
+) -> Times:
+    """Draw n training times, uniform in 1..T. Chapter 07."""
+    return torch.randint(1, schedule.T + 1, (n,), device=device, generator=generator)
+
+
+def make_denoiser(
+    net: Callable[[Tensor, Tensor, object], Tensor],
+    schedule: Schedule,
+    target: Target,
+    cond: object = None,
+) -> Denoise:
+    """Wrap a trained network as denoise(x_t, t) -> x0_hat, all that a sampler needs.
+
+    The result raises ValueError for t = 0 or t > T. Chapter 08.
+    """
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        a, s = schedule.scales(t, like=x_t)
+        return target.to_clean(net(x_t, t, cond), x_t, a, s)
+
+    return denoise
+
+
+def _check_same_shape(x0: Tensor, eps: Tensor) -> None:
+    if x0.shape != eps.shape:
+        raise ValueError(
+            f"eps must have the shape of x0, {tuple(x0.shape)}, got {tuple(eps.shape)}"
+        )

@@ -1,0 +1,181 @@
+"""Measures a model's samples against real images, and looks for copies. Chapter 04."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm_core import metrics
+from ddpm_core.classifier import load_classifier
+from ddpm_core.datasets import PackedImages, to_float, to_uint8
+from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
+from ddpm_core.models import DiffusionModel
+from ddpm_core.presets import Preset, one_of
+from ddpm_core.samplers import last
+from ddpm_core.types import Features, Images
+
+
+class Extractor(NamedTuple):
+    """Where the features come from; figures of different extractors do not compare."""
+
+    name: str
+    features: Callable[[Images], Features]
+
+
+def classifier_extractor() -> Extractor:
+    """The features of the toy-car classifier, for toy cars of 32x32. Chapter 04."""
+    return Extractor("toy-cars-classifier-32", load_classifier().features)
+
+
+def inception_extractor() -> Extractor:
+    """The 2048 features of Inception v3 that FID is defined on, through torchmetrics.
+
+    Raises RuntimeError where torchmetrics or its weights cannot be had.
+    """
+    try:
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        net = NoTrainInceptionV3("inception-v3-compat", ["2048"])
+    except Exception as error:
+        raise RuntimeError(
+            "Inception needs the extra 'inception' (pip install 'ddpm-core[inception]') "
+            f"and, at first use, a network to fetch its weights: {error}"
+        ) from error
+
+    def features(images: Tensor) -> Tensor:
+        parts = to_uint8(images).permute(0, 3, 1, 2).split(64)
+        return torch.cat([net(part) for part in parts])
+
+    return Extractor("Inception v3 (torch-fidelity)", features)
+
+
+EXTRACTORS = {"classifier": classifier_extractor, "inception": inception_extractor}
+"""What the command line can measure on."""
+
+
+def extractor(name: str) -> Extractor:
+    """Return the extractor of that name; raise ValueError that lists the names."""
+    return EXTRACTORS[one_of("features", name, EXTRACTORS)]()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How close samples come to real images; n of each, on one kind of features.
+
+    `floor` is the Frechet distance of other real images, n of them: no samples can be
+    told from real ones below it.
+    """
+
+    extractor: str
+    n: int
+    frechet: float
+    floor: float
+    kernel: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+    def __str__(self) -> str:
+        """Tell all figures, with what they were measured on."""
+        return (
+            f"on {self.n:,} samples and as many real images, features of "
+            f"{self.extractor}: Frechet distance {self.frechet:.3f} (real against real "
+            f"{self.floor:.3f}), kernel distance {self.kernel:.5f}, precision "
+            f"{self.precision:.3f}, recall {self.recall:.3f}, density "
+            f"{self.density:.3f}, coverage {self.coverage:.3f}"
+        )
+
+
+def score(
+    measure: Extractor, samples: Images, real: Images, more_real: Images
+) -> Scores:
+    """Compare samples with as many real images; `more_real` gives the floor.
+
+    All three (n, c, h, w) in [-1, 1], of the same n. Chapter 04.
+    """
+    if not len(samples) == len(real) == len(more_real):
+        raise ValueError(
+            "samples, real and more_real must be equally many, "
+            f"got {len(samples)}, {len(real)} and {len(more_real)}"
+        )
+    fake, true, other = (measure.features(x) for x in (samples, real, more_real))
+    precision, recall = metrics.precision_recall(true, fake)
+    density, coverage = metrics.density_coverage(true, fake)
+    return Scores(
+        extractor=measure.name,
+        n=len(samples),
+        frechet=metrics.frechet_distance(true, fake),
+        floor=metrics.frechet_distance(true, other),
+        kernel=metrics.kernel_distance(true, fake),
+        precision=precision,
+        recall=recall,
+        density=density,
+        coverage=coverage,
+    )
+
+
+def real_images(data: str, preset: Preset, n: int, seed: int) -> Images:
+    """Draw n toy cars of that seed, or choose n different images of a packed folder.
+
+    Raises ValueError where there are fewer, or where their size is not the preset's.
+    """
+    if data == "toy-cars":
+        return to_float(draw_toy_cars(n, size=preset.size, seed=seed).images)
+    packed = PackedImages.open(data)
+    if packed.size != preset.size or len(packed) < n:
+        raise ValueError(
+            f"{n} images of {preset.size} pixels are needed, {data} holds {len(packed)} "
+            f"of {packed.size} pixels"
+        )
+    g = torch.Generator().manual_seed(seed)
+    return to_float(packed.images[torch.randperm(len(packed), generator=g)[:n].numpy()])
+
+
+def draw_samples(
+    model: DiffusionModel,
+    n: int,
+    *,
+    steps: int,
+    sampler: str = "ddim",
+    seed: int = 0,
+    chunk: int = 128,
+) -> Images:
+    """Sample n images, some at a time, with a progress bar; the seed fixes them all."""
+    g = torch.Generator().manual_seed(seed)
+    parts = [min(chunk, n - i) for i in range(0, n, chunk)]
+    images = []
+    for size in tqdm(parts, unit="batch", desc="sampling"):
+        x_T = model.noise(size, g)
+        own = torch.Generator(x_T.device).manual_seed(seed + len(images))
+        images.append(last(model.sample(x_T, steps, sampler, generator=own)).cpu())
+    return torch.cat(images)
+
+
+def attribute_report(samples: Images) -> dict[str, dict[str, float]]:
+    """What the classifier reads off toy cars: confidence and shares of each value.
+
+    {'body': {'confidence': mean, 'sedan': share, ...}, ...}; shares in 0..1. Chapter 04.
+    """
+    seen, confidence = load_classifier().predict(samples)
+    report = {}
+    for i, (name, values) in enumerate(ATTRIBUTES.items()):
+        counts = metrics.attribute_histogram(seen[:, i], len(values)) / len(samples)
+        shares = dict(zip(values, counts.tolist(), strict=True))
+        report[name] = {"confidence": confidence[:, i].mean().item(), **shares}
+    return report
+
+
+def nearest_images(samples: Images, bytes_: Tensor) -> tuple[Images, Tensor]:
+    """Find, for each sample, the nearest of the images it was trained on.
+
+    `bytes_`: uint8 (m, h, w, c). Returns these images and the root mean squared
+    distances in units of [-1, 1]: the audit for copies. Chapter 07.
+    """
+    queries = to_uint8(samples).flatten(1)
+    found = metrics.nearest(queries, bytes_.flatten(1))
+    rms = found.distance[:, 0] / queries.shape[1] ** 0.5 / 127.5
+    return to_float(bytes_[found.index[:, 0]]), rms

@@ -1,0 +1,170 @@
+"""Turns a finished run into weights that ship: measured, pictured, with a card."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from ddpm_core.datasets import to_float
+from ddpm_core.datasets.images import save_grid
+from ddpm_core.datasets.toy_cars import draw_toy_cars
+from ddpm_core.evaluation import (
+    attribute_report,
+    classifier_extractor,
+    draw_samples,
+    nearest_images,
+    score,
+)
+from ddpm_core.models import load_model, save_weights
+from ddpm_core.presets import Preset
+from ddpm_core.runs import Run, read_log
+
+SHOWN = 64  # samples in the card's picture
+AUDITED = 16  # samples shown above their nearest training image
+
+
+def export(folder: Path, out: Path, *, n: int, steps: int, seed: int = 0) -> dict:
+    """Write the run's averaged weights to `out`, measured as they are stored.
+
+    The card holds what was trained and how, and is put into words in README.md beside
+    three pictures: samples, the same above their nearest training image, the losses.
+    Returns the card. Raises ValueError for a run that has not come to its end.
+    """
+    run = Run.open(folder)
+    if run.step < run.steps:
+        raise ValueError(
+            f"{folder} stands at step {run.step} of {run.steps}: go on with --resume"
+        )
+    card = describe(run, out.name)
+    save_weights(out, run.ema.net.state_dict(), card)
+    model = load_model(out)  # from here on as it is stored
+    samples = draw_samples(model, n, steps=steps, seed=seed)
+    save_grid(out / "samples.png", samples[:SHOWN])
+    trained_on = torch.from_numpy(run.split.images[run.split.train])
+    near, distance = nearest_images(samples[:SHOWN], trained_on)
+    rows = torch.cat([samples[: AUDITED // 2], near[: AUDITED // 2]])
+    rows = torch.cat(
+        [rows, samples[AUDITED // 2 : AUDITED], near[AUDITED // 2 : AUDITED]]
+    )
+    save_grid(out / "nearest.png", rows, ncols=AUDITED // 2)
+    held = torch.from_numpy(run.split.images[run.split.held_out])
+    _, held_distance = nearest_images(to_float(held[:SHOWN]), trained_on)
+    save_losses(out / "losses.png", read_log(folder))
+    card["measured"] = {
+        "steps": steps,
+        "sampler": "ddim",
+        "seed": seed,
+        "held-out loss": read_held_out(folder)[-1],
+        "nearest training image, rms": rounded(distance),
+        "the same of held-out images": rounded(held_distance),
+    }
+    if run.preset.data == "toy-cars":
+        card["measured"] |= measure_toy_cars(samples, run.preset)
+    save_weights(out, run.ema.net.state_dict(), card)
+    (out / "README.md").write_text(card_text(card))
+    return card
+
+
+def describe(run: Run, name: str) -> dict:
+    """What was trained, with which command, on what, for how long."""
+    return {
+        "name": name,
+        "config": run.preset.to_dict(),
+        "parameters": sum(p.numel() for p in run.net.parameters()),
+        "commands": [*run.commands(), f"ddpm export {run.folder} data/weights/{name}"],
+        "seed": run.preset.seed,
+        "images": len(run.split.train),
+        "images seen": run.steps * run.preset.batch,
+        "hardware": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores "
+        f"({platform.machine()})"
+        if run.accelerator.device.type == "cpu"
+        else torch.cuda.get_device_name(),
+        "seconds": round(run.seconds),
+    }
+
+
+def measure_toy_cars(samples, preset: Preset) -> dict:
+    """Measure samples of toy cars against as many newly drawn ones, of other seeds."""
+    n = len(samples)
+    real, more = (
+        to_float(draw_toy_cars(n, size=preset.size, seed=preset.seed + i).images)
+        for i in (1, 2)
+    )
+    scores = score(classifier_extractor(), samples, real, more)
+    return {"scores": str(scores), "attributes": attribute_report(samples)}
+
+
+def read_held_out(folder: Path) -> list[float]:
+    """The held-out loss after each epoch."""
+    return [row["held_out"] for row in read_log(folder) if "held_out" in row]
+
+
+def rounded(distances: torch.Tensor) -> dict[str, float]:
+    """The least and the mean of distances, to three digits."""
+    return {
+        "least": round(distances.min().item(), 4),
+        "mean": round(distances.mean().item(), 4),
+    }
+
+
+def save_losses(path: Path, rows: list[dict]) -> None:
+    """Draw the losses of a run against the images seen."""
+    from ddpm_core import plots
+
+    fig = plots.losses(rows)
+    fig.savefig(path, dpi=110)
+
+
+def card_text(card: dict) -> str:
+    """Put the card into words, for people."""
+    measured, config = card["measured"], card["config"]
+    near, held = (
+        measured["nearest training image, rms"],
+        measured["the same of held-out images"],
+    )
+    commands = "\n".join(card["commands"])
+    text = f"""# {card["name"]}
+
+A denoising U-Net of {card["parameters"]:,} parameters for images of {config["size"]}x\
+{config["size"]} pixels, trained on {config["data"]} without labels or captions.
+
+![64 samples](samples.png)
+
+- Predicts: {config["target"]}; {config["schedule"]} schedule, T = {config["T"]}.
+- Made by:
+
+```
+{commands}
+```
+
+- Hardware and time: {card["hardware"]}, {card["seconds"] / 60:.0f} minutes of training.
+- Images: {card["images"]:,}, of which {card["images seen"]:,} were seen in training
+  (each {card["images seen"] / card["images"]:.1f} times); seed {card["seed"]}.
+- Stored: averaged weights (decay {config["ema"]}) in fp16; configuration and hash in
+  `card.json`.
+
+![Losses of the run](losses.png)
+
+## Measured
+
+With {measured["steps"]} steps of {measured["sampler"].upper()}, seed \
+{measured["seed"]}, from the stored weights:
+
+- Held-out loss: {measured["held-out loss"]:.4f}.
+"""
+    if "scores" in measured:
+        text += f"- {measured['scores'][0].upper()}{measured['scores'][1:]}.\n"
+        text += "\n| attribute | confidence | shares |\n| --- | --- | --- |\n"
+        for name, values in measured["attributes"].items():
+            shares = ", ".join(f"{k} {v:.1%}" for k, v in list(values.items())[1:])
+            text += f"| {name} | {values['confidence']:.3f} | {shares} |\n"
+    return f"""{text}
+## Copies?
+
+Below each sample its nearest training image, by root mean squared difference in units
+of [-1, 1]: {near["mean"]} on average over {SHOWN} samples, {near["least"]} at the \
+least; for held-out images {held["mean"]} and {held["least"]}.
+
+![Samples above their nearest training images](nearest.png)
+"""

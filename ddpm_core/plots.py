@@ -1,0 +1,177 @@
+"""One look for every figure of the book: grids and strips of images, curves.
+
+A chapter calls `use_style()` once, draws, and ends with `show(fig, alt)`.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ddpm_core.datasets.images import to_uint8
+from ddpm_core.types import Images
+
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, AMBER, INK, GREY = "#56B4E9", "#E69F00", "#222222", "#8A8A8A"
+"""The colours of Okabe and Ito 2008, which people with any colour vision tell apart."""
+
+DPI = 200
+"""Pixels an inch as stored; a page shows half as many, so that figures stay sharp."""
+
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.prop_cycle": matplotlib.cycler(
+        color=[BLUE, ORANGE, GREEN, PINK, SKY, AMBER],
+        linestyle=["-", "--", "-.", ":", "-", "--"],
+    ),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "figure.dpi": DPI / 2,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": "#E4E4E4",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "text.color": INK,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+}
+
+PANEL = 192
+"""Stored pixels along the side of an image in a grid: a multiple of 16, 32 and 64."""
+
+
+def use_style() -> None:
+    """Give every figure that is drawn from now on the look of the book."""
+    matplotlib.rcParams.update(STYLE)
+
+
+def figure(
+    ncols: int = 1, nrows: int = 1, *, width: float = 7.6, height: float = 2.6, **kwargs
+) -> tuple[Figure, Axes | np.ndarray]:
+    """Return a figure, `width` by `height` inches, and its axes as `subplots` does.
+
+    It does not pass through pyplot: nothing is shown before `show`, nothing leaks.
+    """
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(nrows, ncols, **kwargs)
+
+
+def image_grid(
+    images: Images,
+    *,
+    ncols: int = 8,
+    titles: Sequence[str] = (),
+    row_labels: Sequence[str] = (),
+) -> Figure:
+    """Draw images in [-1, 1], row by row; values outside are clipped, as on any screen.
+
+    `titles` stand above the images, one each or one for each column; `row_labels` to
+    the left of the rows. Raises ValueError where their number does not fit.
+    """
+    n = len(images)
+    ncols = min(ncols, n)
+    nrows = -(-n // ncols)
+    if len(titles) not in (0, ncols, n):
+        raise ValueError(f"titles must be {n} or {ncols}, got {len(titles)}")
+    if len(row_labels) not in (0, nrows):
+        raise ValueError(f"row_labels must be {nrows}, got {len(row_labels)}")
+    gap, margin, above = 12, 8, 40 if titles else 0
+    left = margin + 16 * max((len(label) for label in row_labels), default=0)
+    titled_rows = nrows > 1 and len(titles) == n
+    step_y = PANEL + gap + above * titled_rows
+    width = left + ncols * (PANEL + gap) - gap + margin
+    height = 2 * margin + above * (not titled_rows) + nrows * step_y - gap
+
+    fig = Figure(figsize=(width / DPI, height / DPI))
+    for i, image in enumerate(to_uint8(images.detach().cpu()).numpy()):
+        row, column = divmod(i, ncols)
+        x = left + column * (PANEL + gap)
+        y = height - (margin + above + row * step_y + PANEL)  # counted from below
+        ax = fig.add_axes((x / width, y / height, PANEL / width, PANEL / height))
+        ax.imshow(image, interpolation="nearest")
+        ax.set_axis_off()
+        if titles and (titled_rows or row == 0):
+            ax.set_title(titles[i if titled_rows else column], fontsize=8, pad=3)
+        if row_labels and column == 0:
+            ax.annotate(
+                row_labels[row],
+                (-0.06, 0.5),
+                xycoords="axes fraction",
+                ha="right",
+                va="center",
+            )
+    return fig
+
+
+def strip(rows: Mapping[str, Images] | Images, labels: Sequence[str] = ()) -> Figure:
+    """Draw stages of one image side by side, one row for each entry of `rows`.
+
+    `labels` stand above the stages, such as their times.
+    """
+    if isinstance(rows, torch.Tensor):
+        rows = {"": rows}
+    images = torch.cat(list(rows.values()))
+    names = list(rows) if any(rows) else ()
+    ncols = len(next(iter(rows.values())))
+    return image_grid(images, ncols=ncols, titles=labels, row_labels=names)
+
+
+def curves(
+    ax: Axes, x, lines: Mapping[str, object], *, xlabel: str, ylabel: str
+) -> None:
+    """Draw named lines over a common x, with a legend where there are several.
+
+    `x` and each line are tensors or arrays of equal length; a line may be (x, y).
+    """
+    for name, y in lines.items():
+        xs, ys = y if isinstance(y, tuple) else (x, y)
+        ax.plot(xs, ys, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if len(lines) > 1:
+        ax.legend()
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Show a figure in a notebook, with a text for those who do not see it.
+
+    The text is stored where each reader looks for it: as the output's plain text and in
+    its metadata. `make chapters` copies it to where the book's builder looks.
+    """
+    from IPython.display import display  # only notebooks have it
+
+    if len(alt) < 20:
+        raise ValueError(f"alt must say what the figure shows, got {alt!r}")
+    data = to_png(fig)
+    width = Image.open(io.BytesIO(data)).width
+    display(
+        {"image/png": base64.b64encode(data).decode(), "text/plain": alt},
+        metadata={"image/png": {"alt": alt, "width": width // 2}},
+        raw=True,
+    )
+
+
+def to_png(fig: Figure, *, colours: int = 256) -> bytes:
+    """Render a figure as an opaque PNG of at most `colours` colours, for any page."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, dpi=DPI, format="png")
+    return encode_png(Image.open(buffer).convert("RGB"), colours=colours)
+
+
+def encode_png(image: Image.Image, *, colours: int = 256) -> bytes:
+    """Encode a picture as a PNG with a palette of at most `colours` colours."""
+    buffer = io.BytesIO()
+    palette = image.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    palette.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

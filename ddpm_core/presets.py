@@ -1,0 +1,181 @@
+"""Presets: everything that a training run is made of, as one frozen dataclass. Chapter 07."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+
+from ddpm_core import schedules
+from ddpm_core.diffusion import TARGETS, Target
+from ddpm_core.schedules import Schedule
+from ddpm_core.unet import UNetConfig
+
+SCHEDULES: dict[str, Callable[["Preset"], Schedule]] = {
+    "linear": lambda p: schedules.linear_schedule(p.T, p.beta_start, p.beta_end),
+    "cosine": lambda p: schedules.cosine_schedule(p.T),
+    "sigmoid": lambda p: schedules.sigmoid_schedule(p.T),
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The full description of a run and of the model that comes out of it.
+
+    It is saved as JSON beside the weights. Raises ValueError for values that cannot be.
+    """
+
+    data: str = field(
+        metadata={"help": "'toy-cars', or the folder of a packed data set"}
+    )
+    size: int = field(default=32, metadata={"help": "side of the images in pixels"})
+    drawn: int = field(default=30_000, metadata={"help": "toy cars drawn to train on"})
+    held_out: int = field(default=512, metadata={"help": "images kept out of training"})
+    flip: bool = field(default=False, metadata={"help": "mirror images at random"})
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    schedule: str = field(default="cosine", metadata={"help": ", ".join(SCHEDULES)})
+    T: int = field(default=1000, metadata={"help": "diffusion steps"})
+    beta_start: float = field(
+        default=1e-4, metadata={"help": "linear schedule: beta_1"}
+    )
+    beta_end: float = field(default=0.02, metadata={"help": "linear schedule: beta_T"})
+    zero_terminal_snr: bool = field(
+        default=False, metadata={"help": "rescale the schedule to end in pure noise"}
+    )
+    target: str = field(
+        default="v",
+        metadata={"help": "what the network predicts: " + ", ".join(TARGETS)},
+    )
+
+    epochs: int = field(
+        default=16, metadata={"help": "passes over the training images"}
+    )
+    batch: int = field(
+        default=64, metadata={"help": "images a step, over all processes"}
+    )
+    accumulate: int = field(
+        default=1,
+        metadata={"help": "parts in which a process takes its share of a batch"},
+    )
+    lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
+    lr_end: float = field(default=0.1, metadata={"help": "last rate, as a share of lr"})
+    warmup: float = field(default=0.25, metadata={"help": "epochs of rising rate"})
+    weight_decay: float = field(default=0.0, metadata={"help": "AdamW's weight decay"})
+    clip: float = field(default=1.0, metadata={"help": "largest gradient norm"})
+    ema: float = field(
+        default=0.999, metadata={"help": "decay of the averaged weights"}
+    )
+    precision: str = field(default="no", metadata={"help": "no (fp32), bf16 or fp16"})
+    compile: bool = field(default=False, metadata={"help": "torch.compile the network"})
+    seed: int = field(default=0, metadata={"help": "seed of everything random"})
+
+    log_every: int = field(default=20, metadata={"help": "steps between loss readings"})
+    checkpoint_every: int = field(
+        default=400, metadata={"help": "steps between checkpoints"}
+    )
+    strips: tuple[int, ...] = field(
+        default=(1, 2, 4, 8, 16),
+        metadata={"help": "epochs after which a strip is drawn"},
+    )
+    sample_steps: int = field(default=50, metadata={"help": "DDIM steps of the strips"})
+
+    def __post_init__(self):
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("target", self.target, TARGETS)
+        one_of("precision", self.precision, ("no", "bf16", "fp16"))
+        for name in ("size", "drawn", "T", "epochs", "batch", "accumulate", "lr",
+                     "log_every", "checkpoint_every", "sample_steps"):  # fmt: skip
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
+        if self.size % self.unet.side_multiple:
+            raise ValueError(
+                f"size must be a multiple of {self.unet.side_multiple} for this network, "
+                f"got {self.size}"
+            )
+        if self.checkpoint_every % self.log_every:
+            raise ValueError(
+                "checkpoint_every must be a multiple of log_every = "
+                f"{self.log_every}, got {self.checkpoint_every}"
+            )
+
+    def make_schedule(self) -> Schedule:
+        """Build the noise schedule."""
+        schedule = SCHEDULES[self.schedule](self)
+        if self.zero_terminal_snr:
+            schedule = schedules.rescale_zero_terminal_snr(schedule)
+        return schedule
+
+    @property
+    def make_target(self) -> Target:
+        """What the network predicts."""
+        return TARGETS[self.target]
+
+    def replace(self, **changes: object) -> "Preset":
+        """Return a copy with fields of the preset, or of its network, changed."""
+        of_network = {f.name for f in fields(UNetConfig)} & changes.keys()
+        inner = {name: changes.pop(name) for name in of_network}
+        unet = dataclasses.replace(self.unet, **inner)
+        return dataclasses.replace(self, unet=unet, **changes)
+
+    def to_dict(self) -> dict:
+        """Return the preset as what JSON can hold."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Preset":
+        """Rebuild what `to_dict` gave; raise ValueError for fields unknown or missing."""
+        try:
+            unet = UNetConfig(**_tuples(values["unet"]))
+            return cls(**_tuples({**values, "unet": unet}))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not the configuration of a model: {error}") from error
+
+
+def _tuples(values: dict) -> dict:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def one_of(what: str, name: str, known: Iterable[str]) -> str:
+    """Return `name` if it is known; otherwise raise ValueError that lists what is."""
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}; there is: {', '.join(known)}")
+    return name
+
+
+SMALL_UNET = UNetConfig(
+    channels=(48, 96), attention=(False, True), blocks=1, groups=8, dropout=0.0, patch=2
+)
+"""1.3 million parameters, for 32x32 on a CPU: it works at 16x16 and 8x8 inside."""
+
+PRESETS = {
+    "toy-cars-32": Preset(data="toy-cars", unet=SMALL_UNET),
+    "photos-32": Preset(
+        data="data/stanford-cars-32",
+        unet=SMALL_UNET,
+        flip=True,
+        epochs=20,
+        strips=(1, 2, 5, 10, 20),
+    ),
+    "cars64-article": Preset(
+        data="data/stanford-cars-64",
+        size=64,
+        flip=True,
+        schedule="linear",
+        T=512,
+        target="eps",
+        epochs=300,
+        lr=1e-4,
+        warmup=10,
+        ema=0.9999,
+        strips=(1, 5, 10, 100, 200, 300),
+        sample_steps=512,
+    ),
+}
+"""The presets that `ddpm train` knows; every field can be changed on its command line."""
+
+
+def preset(name: str) -> Preset:
+    """Return the preset of that name; raise ValueError that lists the names."""
+    return PRESETS[one_of("preset", name, PRESETS)]

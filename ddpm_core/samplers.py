@@ -1,0 +1,208 @@
+"""From noise to data: steps t -> u < t, and the loop that makes them. Chapters 08, 09.
+
+A step is `step(x_t, x0_hat, t, u, noise) -> x_u`; bind its schedule with
+`functools.partial`. Whatever the model is, the sampler sees `denoise(x_t, t) ->
+x0_hat`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from math import expm1, log, sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_core.schedules import Schedule
+from ddpm_core.types import Denoise, Samples
+
+Step = Callable[[Tensor, Tensor, int, int, Tensor], Tensor]
+"""(x_t, x0_hat, t, u, noise) -> x_u, with u < t."""
+
+Variance = Callable[[Schedule, int, int], float]
+"""(schedule, t, u) -> the variance of an ancestral step from t to u."""
+
+
+class State(NamedTuple):
+    """Where a sampling run stands: `x` at time `t`, and the clean sample seen in it.
+
+    `x0_hat` is the model's estimate from this `x`; at t = 0 it is `x` itself.
+    """
+
+    t: int
+    x: Samples
+    x0_hat: Samples
+
+
+def sample(
+    denoise: Denoise,
+    step: Step,
+    x_T: Samples,
+    times: Sequence[int],
+    *,
+    generator: torch.Generator | None = None,
+) -> Iterator[State]:
+    """Walk from x_T down the times to 0 and yield the state at each of them.
+
+    `times` fall strictly and end at 0, as `spaced_times` gives them; the first state
+    holds x_T, the last the finished samples. `denoise` is called len(times) - 1 times.
+    The noise of the steps is drawn from `generator`. Raises ValueError for times that
+    do not fall to 0. Ho et al. 2020, algorithm 2. Chapter 08.
+    """
+    _check_times_fall(times)
+    x = x_T
+    for t, u in pairwise(times):
+        with torch.no_grad():  # not around the yield: the caller's mode is the caller's
+            x0_hat = denoise(x, torch.full((len(x),), t, device=x.device))
+        yield State(t, x, x0_hat)
+        with torch.no_grad():
+            noise = torch.randn(
+                x.shape, generator=generator, dtype=x.dtype, device=x.device
+            )
+            x = step(x, x0_hat, t, u, noise)
+    yield State(0, x, x)
+
+
+def last(states: Iterator[State]) -> Samples:
+    """Run the sampler to its end and return the finished samples."""
+    for state in states:
+        pass
+    return state.x
+
+
+def spaced_times(T: int, steps: int) -> list[int]:
+    """Return steps + 1 integers from T down to 0, as evenly spaced as integers allow.
+
+    Both ends are met, as Lin et al. 2024, section 3.3, ask. Raises ValueError unless
+    1 <= steps <= T. Chapter 09.
+    """
+    if not 1 <= steps <= T:
+        raise ValueError(
+            f"steps must lie in 1..{T}, got {steps}: the model knows T = {T} times, "
+            "and each step must go to a smaller one"
+        )
+    return [round(T * (steps - i) / steps) for i in range(steps + 1)]
+
+
+def posterior_variance(schedule: Schedule, t: int, u: int) -> float:
+    """beta-tilde, the variance of q(x_u | x_t, x_0): the right one for a single point.
+
+    (1 - alpha_bar_u) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_u),
+    Ho et al. 2020, eq. (7), for u = t - 1. Chapter 08.
+    """
+    ab_t, ab_u = _alpha_bars(schedule, t, u)
+    return (1 - ab_u) / (1 - ab_t) * (1 - ab_t / ab_u)
+
+
+def forward_variance(schedule: Schedule, t: int, u: int) -> float:
+    """beta, the variance of q(x_t | x_u): the right one for data that is N(0, I).
+
+    1 - alpha_bar_t / alpha_bar_u, Ho et al. 2020, section 3.2, for u = t - 1. Chapter
+    08.
+    """
+    ab_t, ab_u = _alpha_bars(schedule, t, u)
+    return 1 - ab_t / ab_u
+
+
+def ancestral_step(
+    schedule: Schedule,
+    x: Samples,
+    x0_hat: Samples,
+    t: int,
+    u: int,
+    noise: Samples,
+    *,
+    variance: Variance = posterior_variance,
+) -> Samples:
+    """Draw x_u from q(x_u | x_t, x_0 = x0_hat), the step of DDPM.
+
+    mean = sqrt(ab_u) (1 - ab_t/ab_u) / (1 - ab_t) x0_hat
+         + sqrt(ab_t/ab_u) (1 - ab_u) / (1 - ab_t) x_t,
+    Ho et al. 2020, eqs. (6) and (7), for any u < t (alpha_t becomes ab_t/ab_u).
+    The step to u = 0 returns x0_hat. Chapters 08 and 09.
+    """
+    if u == 0:
+        return x0_hat
+    ab_t, ab_u = _alpha_bars(schedule, t, u)
+    to_clean = sqrt(ab_u) * (1 - ab_t / ab_u) / (1 - ab_t)
+    to_noisy = sqrt(ab_t / ab_u) * (1 - ab_u) / (1 - ab_t)
+    std = sqrt(variance(schedule, t, u))
+    return to_clean * x0_hat + to_noisy * x + std * noise
+
+
+def ddim_step(
+    schedule: Schedule,
+    x: Samples,
+    x0_hat: Samples,
+    t: int,
+    u: int,
+    noise: Samples,
+    *,
+    eta: float = 0.0,
+) -> Samples:
+    """Step along the line from x0_hat through x_t, renewing a part of the noise.
+
+    x_u = sqrt(ab_u) x0_hat + sqrt(1 - ab_u - std^2) eps_hat + std noise,
+    std = eta sqrt(beta-tilde), Song et al. 2021 (DDIM), eqs. (12) and (16). eta = 0 is
+    deterministic, eta = 1 is `ancestral_step`. Chapter 09.
+    """
+    ab_t, ab_u = _alpha_bars(schedule, t, u)
+    eps_hat = (x - sqrt(ab_t) * x0_hat) / sqrt(1 - ab_t)
+    std = eta * sqrt(posterior_variance(schedule, t, u))
+    kept = sqrt(max(1 - ab_u - std**2, 0.0))
+    return sqrt(ab_u) * x0_hat + kept * eps_hat + std * noise
+
+
+class DPMSolverPP2M:
+    """DPM-Solver++(2M): second order from one call a step, by remembering the last x0_hat.
+
+    Lu et al. 2022 (DPM-Solver++), algorithm 2. Make a fresh one for each run: it holds
+    the run's memory. The first step and the step to 0 are of first order (DDIM's).
+    Chapter 09.
+    """
+
+    def __init__(self, schedule: Schedule):
+        self.schedule = schedule
+        self.previous = None  # (x0_hat, half log-SNR) of the step before
+
+    def __call__(
+        self, x: Samples, x0_hat: Samples, t: int, u: int, noise: Samples
+    ) -> Samples:
+        """Step x_t -> x_u; `noise` is not used."""
+        ab_t, ab_u = _alpha_bars(self.schedule, t, u)
+        lambda_t = _half_log_snr(ab_t)
+        estimate = x0_hat
+        if self.previous is not None and u > 0:
+            before, lambda_before = self.previous
+            slope = (_half_log_snr(ab_u) - lambda_t) / (lambda_t - lambda_before) / 2
+            estimate = x0_hat + slope * (x0_hat - before)
+        self.previous = (x0_hat, lambda_t)
+        if u == 0:
+            return x0_hat
+        h = _half_log_snr(ab_u) - lambda_t
+        return sqrt((1 - ab_u) / (1 - ab_t)) * x - sqrt(ab_u) * expm1(-h) * estimate
+
+
+def _alpha_bars(schedule: Schedule, t: int, u: int) -> tuple[float, float]:
+    """alpha_bar at t and u as plain numbers, read from the schedule once."""
+    table = schedule.alpha_bar_list
+    if not 0 <= u < t <= schedule.T:
+        raise ValueError(
+            f"a step goes from t to a smaller u with 0 <= u < t <= T = {schedule.T}, "
+            f"got t = {t}, u = {u}"
+        )
+    return table[t], table[u]
+
+
+def _half_log_snr(ab: float) -> float:
+    """lambda = log(sqrt(ab) / sqrt(1 - ab)), Lu et al. 2022, section 2.1."""
+    return float("-inf") if ab == 0 else (log(ab) - log(1 - ab)) / 2
+
+
+def _check_times_fall(times: Sequence[int]) -> None:
+    falling = all(t > u for t, u in pairwise(times))
+    if len(times) < 2 or not falling or times[-1] != 0:
+        raise ValueError(
+            f"times must fall strictly and end at 0, got {list(times)[:8]}"
+            + ("..." if len(times) > 8 else "")
+        )

@@ -1,0 +1,166 @@
+"""The training loop, averaged weights and checkpoints. Chapter 07."""
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from math import cos, pi
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+class TrainStep(NamedTuple):
+    """One step of training, as `train` yields it; reading the tensors waits for them."""
+
+    step: int  # steps done so far
+    loss: Tensor  # mean over this process's share of the batch, before the step
+    grad_norm: Tensor  # before clipping
+    lr: float
+
+
+def train(
+    net: nn.Module,
+    loss: Callable[..., Tensor],
+    batches: Iterable[tuple[Tensor, ...]],
+    optimizer: torch.optim.Optimizer,
+    *,
+    lr: Callable[[int], float] | None = None,
+    ema: "EMA | None" = None,
+    clip: float = 1.0,
+    accumulate: int = 1,
+    accelerator: Accelerator | None = None,
+    start: int = 0,
+) -> Iterator[TrainStep]:
+    """Train on each batch in turn and yield after each step.
+
+    `loss(net, *batch)` returns one loss a sample, (b,). `lr` maps the number of steps
+    done to the learning rate. A batch is taken in `accumulate` parts. `start` counts
+    the steps done before. Mixed precision and several processes are the accelerator's.
+    Chapter 07.
+    """
+    accelerator = accelerator or Accelerator()
+    trained = net
+    net, optimizer = accelerator.prepare(net, optimizer)
+    net.train()
+    for step, batch in enumerate(batches, start):
+        rate = lr(step) if lr else optimizer.param_groups[0]["lr"]
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        for i, part in enumerate(_parts(batch, accumulate, accelerator.device)):
+            waits = i < accumulate - 1  # gradients of several processes meet once
+            with accelerator.no_sync(net) if waits else nullcontext():
+                part_loss = loss(net, *part).mean() / accumulate
+                accelerator.backward(part_loss)
+            total = total + part_loss.detach()
+        norm = accelerator.clip_grad_norm_(net.parameters(), clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        if ema is not None:
+            ema.update(trained, step)
+        yield TrainStep(step + 1, total, norm, rate)
+
+
+def _parts(
+    batch: tuple[Tensor, ...], n: int, device: torch.device
+) -> Iterator[tuple[Tensor, ...]]:
+    chunks = (tensor.to(device, non_blocking=True).chunk(n) for tensor in batch)
+    return zip(*chunks, strict=True)
+
+
+class EMA:
+    """An exponential moving average of the weights, in `net`; samples are drawn from it.
+
+    After step k the decay is min(decay, (1 + k) / (10 + k)), so that the first, random
+    weights are soon forgotten. Buffers are copied, not averaged. Chapter 07.
+    """
+
+    def __init__(self, net: nn.Module, decay: float = 0.999):
+        self.decay = decay
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, step: int) -> None:
+        """Move the average towards the weights of `net` after step number `step`."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages, weights = list(self.net.parameters()), list(net.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, buffer in zip(self.net.buffers(), net.buffers(), strict=True):
+            average.copy_(buffer)
+
+
+def warmup_cosine(
+    peak: float, *, warmup: int, total: int, end: float = 0.1
+) -> Callable[[int], float]:
+    """The rate after k steps: a straight rise to `peak`, then half a cosine to end * peak.
+
+    Chapter 07.
+    """
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return peak * (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, total - warmup))
+        return peak * (end + (1 - end) * (1 + cos(pi * done)) / 2)
+
+    return rate
+
+
+def save_checkpoint(
+    path: Path, step: int, net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write all that training needs to go on, whole or not at all.
+
+    The file is safetensors: network, averaged weights, the optimiser's moments. On a
+    full disk the OSError is raised, nothing is left of the new file and older ones are
+    kept.
+    """
+    tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.net.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(tensors, partial, metadata={"step": json.dumps(step)})
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"the checkpoint {path} could not be written: {error}") from error
+
+
+def load_checkpoint(
+    path: Path, net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer
+) -> int:
+    """Restore what `save_checkpoint` wrote and return its step.
+
+    Raises ValueError for a file that cannot be read or is of another network.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            step = json.loads(file.metadata()["step"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        part = {"net": {}, "ema": {}, "optimizer": {}}
+        for key, tensor in tensors.items():
+            kind, name = key.split(".", 1)
+            part[kind][name] = tensor
+        net.load_state_dict(part["net"])
+        ema.net.load_state_dict(part["ema"])
+    except (SafetensorError, RuntimeError, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"the checkpoint {path} cannot be used: {error}") from error
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in part["optimizer"].items():
+        i, name = int(key.split(".")[0]), key.split(".")[1]
+        if tensor.shape == parameters[i].shape:  # fused optimisers need equal strides
+            tensor = torch.empty_like(parameters[i]).copy_(tensor)
+        state.setdefault(i, {})[name] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return step

@@ -1,0 +1,287 @@
+"""The denoising U-Net: it predicts, from x_t and t, what the loss asks for. Chapter 06."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import log
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ddpm_core.types import Images, Times
+
+FeatureMap = Float[Tensor, "b _ _ _"]
+"""What flows through the network; blocks change its channels and its side."""
+
+Embedding = Float[Tensor, "b e"]
+"""What a residual block is told of the time."""
+
+
+def _said(text: str, default):
+    """A field with its help, which the command line shows too."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of a `UNet`; the defaults are the 54,563,779-parameter car model.
+
+    The help of each field says what it is. Raises ValueError for sizes that do not fit
+    together. Chapter 06.
+    """
+
+    channels: tuple[int, ...] = _said("width of each level", (64, 128, 256, 512))
+    attention: tuple[bool, ...] = _said(
+        "self-attention at each level", (False, False, True, True)
+    )
+    blocks: int = _said("residual blocks a level on the way down; one more up", 2)
+    heads: int = _said("heads of the attention", 1)
+    groups: int = _said("groups of the normalisation", 32)
+    dropout: float = _said("share of activations dropped in training", 0.1)
+    patch: int = _said("side of the square of pixels that becomes one position", 1)
+    image_channels: int = _said("channels of the images", 3)
+
+    def __post_init__(self):
+        if len(self.attention) != len(self.channels):
+            raise ValueError(
+                "attention needs one entry a level, "
+                f"got {len(self.attention)} for {len(self.channels)} channels"
+            )
+        for width in self.channels:
+            if width % self.groups or width % self.heads:
+                raise ValueError(
+                    f"each width must be a multiple of groups = {self.groups} and of "
+                    f"heads = {self.heads}, got {width}"
+                )
+
+    @property
+    def side_multiple(self) -> int:
+        """The side of an image must be a multiple of this many pixels."""
+        return self.patch * 2 ** (len(self.channels) - 1)
+
+
+class SinusoidalEmbedding(nn.Module):
+    """t as sines and cosines of geometrically spaced frequencies, from 1 to 1/10,000.
+
+    (b,) -> (b, dim), Vaswani et al. 2017, section 3.5, as Ho et al. 2020 use it for
+    t. Chapter 06.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        half = dim // 2
+        frequencies = torch.exp(-log(10_000) * torch.arange(half) / (half - 1))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, t: Times) -> Embedding:
+        angles = t[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around a skip; the time embedding shifts what lies between them.
+
+    (b, in, h, w) -> (b, out, h, w). Ho et al. 2020, appendix B. Chapter 06.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, embedding: int, *, groups: int, dropout: float
+    ):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.shift = nn.Linear(embedding, outputs)
+        self.norm2 = nn.GroupNorm(groups, outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        same = inputs == outputs
+        self.skip = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: FeatureMap, embedding: Embedding) -> FeatureMap:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.shift(F.silu(embedding))[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.skip(x) + h
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions of a feature map, added to it. Chapter 06.
+
+    (b, c, h, w) -> the same. Vaswani et al. 2017, eq. (1), on h w positions.
+    """
+
+    def __init__(self, channels: int, *, heads: int, groups: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        b, c, h, w = x.shape
+        positions = self.norm(x).flatten(2).transpose(1, 2)
+        qkv = self.qkv(positions).view(b, h * w, 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = (
+            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, -1, c)
+        )
+        return x + self.out(mixed).transpose(1, 2).reshape(b, c, h, w)
+
+
+class DownBlock(nn.Module):
+    """One level on the way down: residual blocks, then half the side. Chapter 06.
+
+    Returns the feature map and what the way up will need of this level.
+    """
+
+    def __init__(self, inputs: int, level: "_Level", *, downsample: bool):
+        super().__init__()
+        widths = [inputs] + [level.channels] * level.blocks
+        pairs = pairwise(widths)
+        self.residuals = nn.ModuleList(level.residual(i, o) for i, o in pairs)
+        self.attentions = nn.ModuleList(level.mixer(o) for o in widths[1:])
+        c = level.channels
+        self.downsample = (
+            nn.Conv2d(c, c, 3, stride=2, padding=1) if downsample else None
+        )
+
+    def forward(
+        self, x: FeatureMap, embedding: Embedding
+    ) -> tuple[FeatureMap, list[Tensor]]:
+        skips = []
+        for residual, attention in zip(self.residuals, self.attentions, strict=True):
+            x = attention(residual(x, embedding))
+            skips.append(x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+            skips.append(x)
+        return x, skips
+
+
+class UpBlock(nn.Module):
+    """One level on the way up: residual blocks on what came down, then twice the side.
+
+    Takes one skip a residual block off the end of `skips`; the last residual block
+    changes to the width of the level above. Chapter 06.
+    """
+
+    def __init__(self, outputs: int, level: "_Level", *, upsample: bool):
+        super().__init__()
+        widths = [level.channels] * (level.blocks + 1) + [outputs]
+        pairs = list(pairwise(widths))
+        self.residuals = nn.ModuleList(level.residual(i + o, o) for i, o in pairs)
+        self.attentions = nn.ModuleList(level.mixer(o) for _, o in pairs)
+        self.upsample = (
+            nn.ConvTranspose2d(outputs, outputs, 4, stride=2, padding=1)
+            if upsample
+            else None
+        )
+
+    def forward(
+        self, x: FeatureMap, embedding: Embedding, skips: list[Tensor]
+    ) -> FeatureMap:
+        for residual, attention in zip(self.residuals, self.attentions, strict=True):
+            x = attention(residual(torch.cat([x, skips.pop()], dim=1), embedding))
+        return x if self.upsample is None else self.upsample(x)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """What the blocks of one level have in common."""
+
+    config: UNetConfig
+    channels: int
+    attends: bool
+    embedding: int
+
+    @property
+    def blocks(self) -> int:
+        return self.config.blocks
+
+    def residual(self, inputs: int, outputs: int) -> ResidualBlock:
+        groups, dropout = self.config.groups, self.config.dropout
+        return ResidualBlock(
+            inputs, outputs, self.embedding, groups=groups, dropout=dropout
+        )
+
+    def mixer(self, channels: int) -> nn.Module:
+        if not self.attends:
+            return nn.Identity()
+        return Attention(channels, heads=self.config.heads, groups=self.config.groups)
+
+
+class UNet(nn.Module):
+    """The denoising U-Net of DDPM: down, middle, up, with a skip for each block.
+
+    `forward(x, t, cond=None)`: x (b, c, h, w), t (b,) integer times, result like x.
+    Raises ValueError for images that do not fit the config and for a condition that
+    the network was not built for. Ho et al. 2020, appendix B. Chapter 06.
+    """
+
+    def __init__(self, config: UNetConfig | None = None):
+        super().__init__()
+        self.config = config = config or UNetConfig()
+        widths, embedding = config.channels, 4 * config.channels[0]
+        levels = [
+            _Level(config, width, attends, embedding)
+            for width, attends in zip(widths, config.attention, strict=True)
+        ]
+        above = (widths[0],) + widths[:-1]  # the width of the level above each
+        pixels = config.image_channels * config.patch**2
+
+        self.embed_time = nn.Sequential(
+            SinusoidalEmbedding(widths[0]),
+            nn.Linear(widths[0], embedding),
+            nn.SiLU(),
+            nn.Linear(embedding, embedding),
+        )
+        self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            DownBlock(inputs, level, downsample=level is not levels[-1])
+            for inputs, level in zip(above, levels, strict=True)
+        )
+        middle = levels[-1]
+        self.middle_in = middle.residual(widths[-1], widths[-1])
+        self.middle_attention = Attention(
+            widths[-1], heads=config.heads, groups=config.groups
+        )
+        self.middle_out = middle.residual(widths[-1], widths[-1])
+        self.up = nn.ModuleList(
+            UpBlock(outputs, level, upsample=level is not levels[0])
+            for outputs, level in zip(above[::-1], levels[::-1], strict=True)
+        )
+        self.norm = nn.GroupNorm(config.groups, widths[0])
+        self.head = zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
+
+    def forward(self, x: Images, t: Times, cond: object = None) -> Images:
+        self._check(x, cond)
+        embedding = self.embed_time(t)
+        x = self.stem(F.pixel_unshuffle(x, self.config.patch))
+        skips = [x]
+        for block in self.down:
+            x, more = block(x, embedding)
+            skips += more
+        x = self.middle_attention(self.middle_in(x, embedding))
+        x = self.middle_out(x, embedding)
+        for block in self.up:
+            x = block(x, embedding, skips)
+        x = self.head(F.silu(self.norm(x)))
+        return F.pixel_shuffle(x, self.config.patch)
+
+    def _check(self, x: Tensor, cond: object) -> None:
+        channels, multiple = self.config.image_channels, self.config.side_multiple
+        if x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
+            raise ValueError(
+                f"this network takes (b, {channels}, h, w) with h and w multiples of "
+                f"{multiple}, got {tuple(x.shape)}"
+            )
+        if cond is not None:
+            raise ValueError("this network was built without a condition, got one")
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    """Start `layer` at zero, so that its block starts as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

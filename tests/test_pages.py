@@ -1,0 +1,305 @@
+"""The built book in a real browser with the network cut: every page, each theme and width.
+
+They read `_build/html` as `make book` leaves it, and are skipped where there is no book or
+no browser. The environment variable CHROME names a browser of your own.
+"""
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import cache, partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+import yaml
+
+playwright_api = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "_build" / "html"
+
+THEMES = ("light", "dark")
+SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
+
+ALLOWED_ERRORS = re.compile(  # both come from the theme, on every page
+    "Identifier 'THEBE_JS_URL' has already been declared|invalid theme mode", re.I
+)
+
+
+def documents() -> list[str]:
+    """The pages that the table of contents names, and those that the theme adds."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    return [toc["root"], *files, "search", "genindex"]
+
+
+def notebooks_with_widgets() -> list[str]:
+    view = "application/vnd.jupyter.widget-view+json"
+    chapters = [d for d in documents() if d.startswith("chapters/")]
+    return [d for d in chapters if view in (ROOT / f"{d}.ipynb").read_text()]
+
+
+# What is served, and who reads it ---------------------------------------------------
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The address at which the built book is served."""
+    if not (HTML / "index.html").exists():
+        pytest.skip("the book is not built: make book")
+    handler = partial(QuietHandler, directory=str(HTML))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def find_browser() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("CHROME") or next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium or Chrome that is installed, or playwright's own."""
+    with playwright_api.sync_playwright() as playwright:
+        try:
+            found = playwright.chromium.launch(
+                executable_path=find_browser(), args=["--no-sandbox"]
+            )
+        except playwright_api.Error as error:
+            pytest.skip(f"no Chromium or Chrome could be started: {error.message[:200]}")
+        yield found
+        found.close()
+
+
+class Reader:
+    """A browser's page that keeps what goes wrong, and may load the book alone."""
+
+    def __init__(self, browser, site: str, theme: str, size: str):
+        self.site, self.complaints = site, []
+        width, height = SIZES[size]
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme
+        )
+        context.add_init_script(
+            f"localStorage.mode = localStorage.theme = '{theme}'"
+        )
+        context.route(lambda url: not url.startswith(site), self.refuse)
+        self.page = context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.page.on("console", self.hear)
+        self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
+        self.page.on("response", self.check_status)
+
+    def refuse(self, route):
+        if not route.request.url.startswith(("data:", "blob:")):
+            self.complain(f"the network is needed for {route.request.url}")
+        route.abort()
+
+    def hear(self, message):
+        if message.type == "error":
+            self.complain(f"console: {message.text}")
+
+    def check_status(self, response):
+        if response.status >= 400:
+            self.complain(f"{response.status}: {response.url}")
+
+    def complain(self, text: str):
+        if not ALLOWED_ERRORS.search(text):
+            self.complaints.append(text)
+
+    def open(self, document: str):
+        """Load a page and wait until its formulas and widgets are drawn."""
+        self.complaints.clear()
+        self.page.goto(f"{self.site}{document}.html")
+        self.page.evaluate(
+            "() => document.querySelector('.math') && MathJax.startup.promise"
+        )
+        self.page.wait_for_function(
+            """() => {
+              const stored = document.querySelectorAll(
+                "script[type='application/vnd.jupyter.widget-view+json']").length;
+              return document.querySelectorAll(".widget-subarea").length >= stored;
+            }"""
+        )
+        self.page.wait_for_load_state("networkidle")
+        return self.page
+
+
+@pytest.fixture(scope="module")
+def reader(browser, site):
+    """A function that gives the one reader of a theme and a size."""
+    return cache(partial(Reader, browser, site))
+
+
+# Every page --------------------------------------------------------------------------
+
+FAULTS = """() => {
+  const faults = [], say = (what, e) => faults.push(what + ": " +
+    (e.outerHTML || String(e)).slice(0, 160));
+  for (const e of document.querySelectorAll(".math"))
+    if (!e.querySelector("mjx-container")) say("formula left raw", e);
+  for (const e of document.querySelectorAll("mjx-merror")) say("broken formula", e);
+  const walk = document.createTreeWalker(document.querySelector("main"),
+    NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const { parentElement: e, data } = walk.currentNode;
+    if (/\\\\[([]|\\$\\$|\\$\\\\/.test(data) && !e.closest("pre, code, script, style"))
+      say("raw LaTeX", data);
+  }
+  for (const e of document.querySelectorAll("img")) {
+    if (!e.hasAttribute("alt")) say("no alternative text", e);
+    if (!e.complete || !e.naturalWidth) say("picture not loaded", e);
+  }
+  const page = document.documentElement;
+  if (page.scrollWidth > innerWidth) {
+    faults.push(`wider than the window: ${page.scrollWidth} > ${innerWidth}`);
+    const hidden = e => e.closest("dialog, .bd-sidebar, mjx-assistive-mml");
+    for (const e of document.querySelectorAll("main *"))
+      if (e.getBoundingClientRect().right > innerWidth + 1 && !hidden(e)) {
+        say("  the first that is too wide", e); break;
+      }
+  }
+  return faults;
+}"""
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("document", documents())
+def test_page_is_sound(reader, document, theme, size):
+    read = reader(theme, size)
+    page = read.open(document)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    faults = page.evaluate(FAULTS)
+    assert read.complaints + faults == []
+
+
+# Links ---------------------------------------------------------------------------------
+
+
+class Links(HTMLParser):
+    """The names of a page's anchors and where its links lead."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.anchors, self.targets = set(), []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.anchors |= {attrs[name] for name in ("id", "name") if attrs.get(name)}
+        for name in ("href", "src"):
+            if attrs.get(name) is not None:
+                self.targets.append(attrs[name])
+
+
+links = cache(Links)
+
+
+def leads_nowhere(page: Path, target: str) -> bool:
+    url = urlsplit(urljoin(page.as_uri(), target))
+    if url.scheme != "file":
+        return False
+    file = Path(unquote(url.path))
+    if file.is_dir():
+        file /= "index.html"
+    if not file.is_file() or HTML not in file.parents:
+        return True
+    wanted = unquote(url.fragment)
+    return bool(wanted) and file.suffix == ".html" and wanted not in links(file).anchors
+
+
+@pytest.mark.parametrize("document", documents())
+def test_links_lead_somewhere(site, document):
+    page = HTML / f"{document}.html"
+    assert page.is_file()
+    assert [t for t in links(page).targets if leads_nowhere(page, t)] == []
+
+
+# Widgets ---------------------------------------------------------------------------------
+
+SEEN = """view => [...view.querySelectorAll("img, svg")]
+  .filter(e => e.checkVisibility({ visibilityProperty: true }) &&
+    !e.closest("button, .noUi-base"))
+  .map(e => e.outerHTML).join()"""
+
+
+def widgets(page) -> list:
+    return page.query_selector_all(".widget-subarea")
+
+
+@pytest.mark.parametrize("document", notebooks_with_widgets())
+def test_sliders_move_their_pictures(reader, document):
+    read = reader("light", "desktop")
+    page = read.open(document)
+    moved = 0
+    for view in widgets(page):
+        for handle in view.query_selector_all(".noUi-handle"):
+            if not handle.is_visible():
+                continue
+            before = view.evaluate(SEEN)
+            assert before, "no picture is seen beside the slider"
+            handle.focus()
+            handle.press("ArrowRight")
+            assert view.evaluate(SEEN) != before
+            handle.press("ArrowLeft")
+            assert view.evaluate(SEEN) == before
+            moved += 1
+    assert moved, "the notebook has widgets, but the page shows no slider"
+    assert read.complaints == []
+
+
+@pytest.mark.parametrize("document", notebooks_with_widgets())
+def test_choices_change_their_pictures(reader, document):
+    page = reader("light", "desktop").open(document)
+    for view in widgets(page):
+        for choice in view.query_selector_all("select"):
+            if not choice.is_visible():
+                continue
+            seen = set()
+            options = choice.query_selector_all("option")
+            for option in options:
+                choice.select_option(label=option.inner_text())
+                seen.add(view.evaluate(SEEN))
+            assert len(seen) == len(options)
+
+
+@pytest.mark.parametrize("document", notebooks_with_widgets())
+def test_page_shows_no_control_that_needs_python(reader, document):
+    page = reader("light", "desktop").open(document)
+    inner = page.query_selector_all(".needs-kernel > *")
+    assert not any(element.is_visible() for element in inner)
+
+
+@pytest.mark.parametrize("document", notebooks_with_widgets())
+def test_play_moves_the_pictures(reader, document):
+    page = reader("light", "desktop").open(document)
+    for view in widgets(page):
+        for play in view.query_selector_all(".jupyter-widget-play .play-button"):
+            before = view.evaluate(SEEN)
+            play.click()
+            page.wait_for_function(f"([view, before]) => ({SEEN})(view) != before",
+                                   arg=[view, before])
+
+
+@pytest.mark.parametrize("document", notebooks_with_widgets()[:1])
+def test_sliders_move_in_a_book_opened_from_its_files(browser, document):
+    page = browser.new_page()
+    page.goto((HTML / f"{document}.html").as_uri())
+    handle = page.wait_for_selector(".widget-subarea .noUi-handle")
+    view = widgets(page)[0]
+    before = view.evaluate(SEEN)
+    handle.press("ArrowRight")
+    assert view.evaluate(SEEN) != before

@@ -1,0 +1,247 @@
+"""Runs in their folder: resumed, interrupted, shared between processes, refused."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_core.datasets import write_packed
+from ddpm_core.presets import Preset
+from ddpm_core.runs import Batches, Run, Split, Stopped, load_split, read_log
+from ddpm_core.unet import UNetConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> str:
+    """40 images of 16x16 in two colours."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((40, 16, 16, 3), np.uint8)
+    images[:, 4:12] = rng.integers(0, 255, (40, 1, 1, 3))
+    folder = tmp_path_factory.mktemp("data") / "packed"
+    write_packed(folder, images)
+    return str(folder)
+
+
+def tiny(packed: str, **changes) -> Preset:
+    unet = UNetConfig((8, 16), (False, True), blocks=1, groups=4, dropout=0.0, patch=1)
+    values = {
+        "data": packed, "size": 16, "held_out": 8, "unet": unet, "T": 50, "epochs": 3,
+        "batch": 8, "lr": 1e-3, "log_every": 1, "checkpoint_every": 1, "strips": (3,),
+        "sample_steps": 10, "flip": True,
+    }  # fmt: skip
+    return Preset(**{**values, **changes})
+
+
+def losses(folder: Path) -> list:
+    """All that a log says except the time that it took."""
+    timed = {"images_per_second", "seconds"}
+    return [
+        {k: v for k, v in row.items() if k not in timed} for row in read_log(folder)
+    ]
+
+
+def command(preset: Preset, out: Path, *more: str) -> list[str]:
+    """The command line of `ddpm train` for that preset."""
+    flags = []
+    for name, value in {**preset.to_dict(), **preset.to_dict()["unet"]}.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, list):
+            flags += [flag, ",".join(map(str, value))]
+        elif name != "unet":
+            flags += [flag, str(value)]
+    return [
+        "-m",
+        "ddpm_core.cli",
+        "train",
+        "toy-cars-32",
+        "--out",
+        str(out),
+        *flags,
+        *more,
+    ]
+
+
+def start(*arguments: str, env=None) -> subprocess.Popen:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})}
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=env, text=True, cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finished(process: subprocess.Popen) -> str:
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    return out
+
+
+def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path):
+    """SIGKILL in the middle; dropout on, so that all randomness is put to the test."""
+    preset = tiny(packed, epochs=30, strips=(30,), unet=UNetConfig(
+        (8, 16), (False, True), blocks=1, groups=4, dropout=0.2
+    ))  # fmt: skip
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    other = start(*command(preset, whole))
+    process = start(*command(preset, broken))
+    while len(list((broken / "checkpoints").glob("*.safetensors"))) < 2:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = sorted((broken / "checkpoints").glob("*.safetensors"))[-1].name
+    assert "step-00000120" not in kept  # it was killed before its end
+    finished(start(*command(preset, broken, "--resume")))
+    finished(other)
+    assert losses(whole) == losses(broken)
+    last = "checkpoints/step-00000120.safetensors"
+    assert (whole / last).read_bytes() == (broken / last).read_bytes()
+    strip = "strips/epoch-0030.png"
+    assert (whole / strip).read_bytes() == (broken / strip).read_bytes()
+
+
+def test_two_processes_train_as_one(packed, tmp_path):
+    preset = tiny(packed, epochs=2, strips=())
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = start(*command(preset, one))
+    pair = start(
+        "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29653",
+        *command(preset, two), env={"ACCELERATE_USE_CPU": "true"},
+    )  # fmt: skip
+    finished(alone)
+    finished(pair)
+    ours, theirs = losses(one), losses(two)
+    assert len(ours) == len(theirs) > 8
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_shares_of_a_batch_make_up_the_batch(packed):
+    preset = tiny(packed)
+    split = load_split(preset)
+    whole = next(Batches(split, preset, torch.device("cpu")).since(5, 6))
+    halves = [
+        next(Batches(split, preset, torch.device("cpu"), rank, 2).since(5, 6))
+        for rank in (0, 1)
+    ]
+    for tensor, *parts in zip(whole, *halves, strict=True):
+        assert torch.equal(tensor, torch.cat(parts))
+
+
+def test_an_epoch_sees_each_training_image_once_and_no_held_out_one(packed):
+    preset = tiny(packed, flip=False)
+    split = load_split(preset)
+    assert set(split.train.tolist()).isdisjoint(split.held_out.tolist())
+    batches = Batches(split, preset, torch.device("cpu"))
+    assert batches.steps_an_epoch == 4
+    seen = torch.cat([x0 for x0, _, _ in batches.since(4, 8)])[:, :, 8, 8]
+    want = torch.from_numpy(split.images[split.train.numpy(), 8, 8]) / 127.5 - 1
+    assert sorted(seen.tolist()) == sorted(want.tolist())
+
+
+def test_a_run_leaves_what_it_says(packed, tmp_path):
+    run = Run(tmp_path / "run", tiny(packed))
+    run.train()
+    rows = read_log(run.folder)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
+    held_out = [row["held_out"] for row in rows if "held_out" in row]
+    assert len(held_out) == 3 and held_out[-1] == run.held_out() == run.held_out()
+    assert held_out[-1] < held_out[0]
+    assert len(list((run.folder / "checkpoints").iterdir())) == 2
+    strip = Image.open(run.folder / "strips" / "epoch-0003.png")
+    assert strip.size == (9 * 17 + 1, 4 * 17 + 1)
+    again = Run.open(run.folder)
+    assert again.step == again.steps == 12
+    for a, b in zip(run.ema.net.parameters(), again.ema.net.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(packed, tmp_path):
+    run = Run(tmp_path / "run", tiny(packed, lr=1e30, warmup=1.0, clip=1e30))
+    with pytest.raises(Stopped, match=r"no longer a number at step .* Kept: .*step-"):
+        run.train()
+    kept = sorted((run.folder / "checkpoints").iterdir())
+    state = torch.stack(
+        [p.isfinite().all() for p in Run.open(run.folder).net.parameters()]
+    )
+    assert kept and state.all()
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(packed, tmp_path):
+    run = Run(tmp_path / "run", tiny(packed))
+    rows = run.rows()
+    next(rows), next(rows)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(Stopped, match=r"could not be written.*Kept: .*step-0"):
+            list(rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Run.open(run.folder).step > 0
+
+
+def test_an_unreadable_checkpoint_names_the_one_before(packed, tmp_path):
+    run = Run(tmp_path / "run", tiny(packed))
+    run.train()
+    before, newest = sorted((run.folder / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(Stopped, match=f"{newest.name} cannot be used.*{before.name}"):
+        Run.open(run.folder)
+    newest.unlink()
+    resumed = Run.open(run.folder)
+    assert resumed.step == 11
+    resumed.train()
+    assert losses(run.folder)[-1]["epoch"] == 3
+
+
+def test_a_log_that_was_cut_short_is_read_up_to_the_cut(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    assert read_log(tmp_path) == [{"step": 1, "loss": 0.5}]
+    assert read_log(tmp_path / "none") == []
+
+
+def test_another_runs_folder_is_refused(packed, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match="no run in .* to resume"):
+        Run(folder, tiny(packed), resume=True)
+    Run(folder, tiny(packed))
+    with pytest.raises(ValueError, match=r"another run; it differs in T \(50\), lr"):
+        Run(folder, tiny(packed, T=60, lr=0.5), resume=True)
+    with pytest.raises(ValueError, match="go on with --resume"):
+        Run(folder, tiny(packed))
+    config = json.loads((folder / "config.json").read_text())
+    assert Preset.from_dict(config) == tiny(packed)
+
+
+def test_data_that_do_not_fit_are_refused(packed, tmp_path):
+    with pytest.raises(ValueError, match="16 pixels wide, the run's are 32"):
+        load_split(tiny(packed, size=32))
+    with pytest.raises(ValueError, match="holds 40 images: too few to hold out 36"):
+        load_split(tiny(packed, held_out=36))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_split(tiny(str(tmp_path / "nowhere")))
+    shutil.copytree(packed, tmp_path / "empty")
+    np.save(tmp_path / "empty" / "images.npy", np.zeros((0, 16, 16, 3), np.uint8))
+    with pytest.raises(ValueError):
+        load_split(tiny(str(tmp_path / "empty")))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(packed):
+    preset = tiny(packed, batch=6, accumulate=4)
+    split = Split(np.zeros((8, 16, 16, 3), np.uint8), torch.arange(8), torch.arange(0))
+    with pytest.raises(ValueError, match="multiple of 4"):
+        Batches(split, preset, torch.device("cpu"))

@@ -1,0 +1,165 @@
+"""The loop, the average, the rate and the checkpoints."""
+
+import resource
+
+import pytest
+import torch
+from torch import nn
+
+from ddpm_core.training import (
+    EMA,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+    warmup_cosine,
+)
+
+
+def squared_error(net, x, y):
+    return (net(x) - y).square().mean(1)
+
+
+def make(seed=0, lr=0.1):
+    torch.manual_seed(seed)
+    net = nn.Linear(3, 2)
+    return net, torch.optim.AdamW(net.parameters(), lr=lr)
+
+
+def batches(n, generator):
+    for _ in range(n):
+        yield (
+            torch.randn(8, 3, generator=generator),
+            torch.randn(8, 2, generator=generator),
+        )
+
+
+def test_a_step_is_that_of_plain_pytorch(generator):
+    net, optimizer = make()
+    plain, plain_optimizer = make()
+    data = list(batches(5, generator))
+    for done, (x, y) in zip(
+        train(net, squared_error, data, optimizer, clip=1e9), data, strict=True
+    ):
+        loss = squared_error(plain, x, y).mean()
+        plain_optimizer.zero_grad()
+        loss.backward()
+        plain_optimizer.step()
+        assert done.loss.item() == pytest.approx(loss.item(), rel=1e-6)
+        torch.testing.assert_close(net.weight, plain.weight)
+
+
+def test_accumulation_changes_nothing_but_memory(generator):
+    data = list(batches(5, generator))
+    (whole, optimizer), (parts, parts_optimizer) = make(), make()
+    one = list(train(whole, squared_error, data, optimizer))
+    four = list(train(parts, squared_error, data, parts_optimizer, accumulate=4))
+    for a, b in zip(one, four, strict=True):
+        torch.testing.assert_close(a.loss, b.loss)
+        torch.testing.assert_close(a.grad_norm, b.grad_norm)
+    torch.testing.assert_close(whole.weight, parts.weight)
+
+
+def test_gradients_are_clipped_and_the_norm_is_reported(generator):
+    net, _ = make()
+    before = net.weight.detach().clone()
+    sgd = torch.optim.SGD(net.parameters(), lr=1.0)
+    x, y = torch.randn(8, 3, generator=generator), torch.full((8, 2), 100.0)
+    (done,) = train(net, squared_error, [(x, y)], sgd, clip=0.5)
+    assert done.grad_norm > 10
+    moved = (net.weight - before).norm() ** 2
+    assert moved <= 0.5**2 + 1e-6
+
+
+def test_the_rate_is_the_schedules(generator):
+    net, optimizer = make()
+    lr = warmup_cosine(1.0, warmup=4, total=20, end=0.1)
+    data = batches(20, generator)
+    rates = [done.lr for done in train(net, squared_error, data, optimizer, lr=lr)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert max(rates) == 1.0 and rates[12] == pytest.approx(0.55)
+    assert lr(20) == pytest.approx(0.1) and lr(10**6) == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[3:-1], rates[4:], strict=True))
+
+
+def test_ema_is_the_closed_form():
+    """Constant decay d from weight 0 towards 1: 1 - d^n after n updates."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    ema = EMA(net, decay=0.9)
+    nn.init.ones_(net.weight)
+    for n in range(1, 30):
+        ema.update(net, step=10**9)
+        assert ema.net.weight.item() == pytest.approx(1 - 0.9**n, rel=1e-5)
+
+
+def test_ema_forgets_its_random_start_and_copies_buffers():
+    net = nn.BatchNorm1d(2)
+    ema = EMA(net, decay=0.9999)
+    with torch.no_grad():
+        net.weight += 5
+        net.running_mean += 3
+    for step in range(30):
+        ema.update(net, step)
+    torch.testing.assert_close(ema.net.weight, net.weight, rtol=1e-3, atol=0)
+    assert torch.equal(ema.net.running_mean, net.running_mean)
+    assert not ema.net.training and not ema.net.weight.requires_grad
+
+
+def trained(generator, steps):
+    net, optimizer = make()
+    ema = EMA(net)
+    for _ in train(net, squared_error, batches(steps, generator), optimizer, ema=ema):
+        pass
+    return net, ema, optimizer
+
+
+def test_a_checkpoint_restores_bit_for_bit(tmp_path, generator):
+    net, ema, optimizer = trained(generator, 5)
+    path = tmp_path / "step.safetensors"
+    save_checkpoint(path, 5, net, ema, optimizer)
+    other, other_optimizer = make(seed=1)
+    other_ema = EMA(other)
+    assert load_checkpoint(path, other, other_ema, other_optimizer) == 5
+    data = list(batches(5, generator))
+    ran = [
+        [done.loss for done in train(n, squared_error, data, o, ema=e, start=5)]
+        for n, o, e in [(net, optimizer, ema), (other, other_optimizer, other_ema)]
+    ]
+    assert torch.equal(torch.stack(ran[0]), torch.stack(ran[1]))
+    assert torch.equal(net.weight, other.weight)
+    assert torch.equal(ema.net.weight, other_ema.net.weight)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, generator):
+    """A real limit on the size of files stands for the full disk."""
+    net, ema, optimizer = trained(generator, 1)
+    good = tmp_path / "step-1.safetensors"
+    save_checkpoint(good, 1, net, ema, optimizer)
+    before = good.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not be written"):
+            save_checkpoint(tmp_path / "step-2.safetensors", 2, net, ema, optimizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-1.safetensors"]
+    assert good.read_bytes() == before
+
+
+@pytest.mark.parametrize("spoil", ["cut", "foreign", "other network", "missing"])
+def test_an_unreadable_checkpoint_is_named(spoil, tmp_path, generator):
+    net, ema, optimizer = trained(generator, 1)
+    path = tmp_path / "step.safetensors"
+    save_checkpoint(path, 1, net, ema, optimizer)
+    if spoil == "cut":
+        path.write_bytes(path.read_bytes()[:-10])
+    elif spoil == "foreign":
+        path.write_bytes(b"not a checkpoint")
+    elif spoil == "other network":
+        net = nn.Linear(4, 2)
+        ema = EMA(net)
+    else:
+        path.unlink()
+    with pytest.raises(ValueError, match="step.safetensors cannot be used"):
+        load_checkpoint(path, net, ema, optimizer)

@@ -1,0 +1,166 @@
+"""Sliders move their frames without Python; the explorer's frames tell the truth."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets import HTML, Dropdown, Play, SelectionSlider, Stack
+from ipywidgets.embed import dependency_state
+from PIL import Image
+
+from ddpm_core import widgets
+from ddpm_core.diffusion import add_noise
+from ddpm_core.schedules import cosine_schedule, linear_schedule
+
+PRESETS = {"linear": linear_schedule(100), "cosine": cosine_schedule(50)}
+
+
+@pytest.fixture
+def image(generator) -> torch.Tensor:
+    return torch.rand(1, 3, 16, 16, generator=generator) * 2 - 1
+
+
+def inside(widget, kind) -> list:
+    """All widgets of a kind in a widget, in the order in which they are seen."""
+    found = [widget] if isinstance(widget, kind) else []
+    for child in getattr(widget, "children", ()):
+        found += inside(child, kind)
+    return found
+
+
+def browser_links(view) -> set[tuple[str, str, str, str]]:
+    """What the stored page links: (source model, trait, target model, trait)."""
+    state = dependency_state(view)
+    links = [m["state"] for m in state.values() if m["model_name"] == "LinkModel"]
+    return {
+        tuple(
+            part
+            for name, trait in (link["source"], link["target"])
+            for part in (name.removeprefix("IPY_MODEL_"), trait)
+        )
+        for link in links
+    }
+
+
+def decoded(frame: str) -> np.ndarray:
+    data = base64.b64decode(re.search('base64,([^"]+)', frame).group(1))
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
+
+
+def frames_of(stack: Stack) -> list[str]:
+    return [child.value for child in stack.children]
+
+
+def test_picture_is_the_image_with_its_words(image):
+    html = widgets.picture(image, 'a "car"')
+    expected = (image[0].permute(1, 2, 0).numpy() + 1) * 127.5
+    assert np.abs(decoded(html) - expected).max() < 1.0
+    assert 'alt="a &quot;car&quot;"' in html
+
+
+def test_slider_moves_frames_in_the_browser():
+    view = widgets.frame_slider(["<p>a</p>", "<p>b</p>"], ["0", "1"])
+    (play,), (slider,) = inside(view, Play), inside(view, SelectionSlider)
+    (stack,) = inside(view, Stack)
+    assert frames_of(stack) == ["<p>a</p>", "<p>b</p>"]
+    assert browser_links(view) == {
+        (play.model_id, "value", slider.model_id, "index"),
+        (slider.model_id, "index", stack.model_id, "selected_index"),
+    }
+
+
+def test_slider_refuses_missing_labels():
+    with pytest.raises(ValueError, match="2 frames need as many labels, got 1"):
+        widgets.frame_slider(["a", "b"], ["0"])
+
+
+def test_explorer_chooses_in_the_browser(image):
+    view = widgets.schedule_explorer(image, PRESETS, stages=4)
+    (slider,) = inside(view, SelectionSlider)
+    a, b = [d for d in inside(view, Dropdown) if d.description in "AB"]
+    sides = [s for s in inside(view, Stack) if isinstance(s.children[0], Stack)]
+    links = browser_links(view)
+    for choice, side in zip((a, b), sides, strict=True):
+        assert side.selected_index == choice.index
+        assert (choice.model_id, "index", side.model_id, "selected_index") in links
+        for stack in side.children:
+            assert stack.selected_index == slider.index
+            assert (slider.model_id, "index", stack.model_id, "selected_index") in links
+    assert a.index != b.index
+
+
+def test_explorer_shows_the_noised_image_and_its_figures(image):
+    view = widgets.schedule_explorer(image, PRESETS, stages=4, seed=3)
+    side = next(s for s in inside(view, Stack) if isinstance(s.children[0], Stack))
+    eps = torch.randn(image.shape, generator=torch.Generator().manual_seed(3))
+    for schedule, stack in zip(PRESETS.values(), side.children, strict=True):
+        t = round(3 * schedule.T / 4)
+        frame = frames_of(stack)[3]
+        x_t = add_noise(schedule, image, torch.tensor([t]), eps).clamp(-1, 1)
+        expected = (x_t[0].permute(1, 2, 0).numpy() + 1) * 127.5
+        assert np.abs(decoded(frame) - expected).mean() < 2
+        ab = schedule.alpha_bar[t].item()
+        assert f"alpha_bar = {ab:.4f}" in frame
+        level = f"{10 * np.log10(ab / (1 - ab)):+.1f}".replace("-", "−")
+        assert f"SNR = {level} dB" in frame
+        assert f"t = {t} of {schedule.T}" in frame
+
+
+def test_explorer_says_infinite_where_there_is_no_noise_or_no_signal(image):
+    presets = widgets.explorer_presets()
+    view = widgets.schedule_explorer(image, presets, stages=2)
+    side = next(s for s in inside(view, Stack) if isinstance(s.children[0], Stack))
+    clean, _, end = frames_of(side.children[list(presets).index(ZERO)])
+    assert "alpha_bar = 1.0000, SNR = +∞ dB" in clean
+    assert "alpha_bar = 0.0000, SNR = −∞ dB" in end
+
+
+ZERO = "linear, T = 512, zero terminal SNR"
+
+
+def test_explorer_stays_small():
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    state = dependency_state(widgets.schedule_explorer(image))
+    assert len(json.dumps(state)) < 1_000_000
+
+
+def test_live_controls_draw_any_schedule(image):
+    view = widgets.schedule_explorer(image, PRESETS, stages=4)
+    live = next(w for w in inside(view, object) if widgets.NEEDS_KERNEL in dom(w))
+    T, start, end = live.children[1].children[1:4]
+    T.value, start.value, end.value = 40, 0.01, 0.3
+    a = next(d for d in inside(view, Dropdown) if d.description == "A")
+    side = next(s for s in inside(view, Stack) if isinstance(s.children[0], Stack))
+    assert (a.label, side.selected_index) == ("your own", len(PRESETS))
+    expected = linear_schedule(40, 0.01, 0.3).alpha_bar[20].item()
+    frame = frames_of(side.children[-1])[2]
+    assert f"alpha_bar = {expected:.4f}" in frame
+    assert "t = 20 of 40" in frame
+
+
+def test_live_controls_say_what_is_wrong(image):
+    view = widgets.schedule_explorer(image, PRESETS, stages=4)
+    live = next(w for w in inside(view, object) if widgets.NEEDS_KERNEL in dom(w))
+    row = live.children[1]
+    row.children[1].value = 1
+    (message,) = inside(row, HTML)
+    assert "T must be at least 2, got 1" in message.value
+    row.children[1].value = 100
+    assert message.value == ""
+
+
+def dom(widget) -> tuple[str, ...]:
+    return getattr(widget, "_dom_classes", ())
+
+
+@pytest.mark.parametrize(
+    ("shape", "low", "message"),
+    [((2, 3, 8, 8), 0, "one image"), ((1, 3, 8, 8), 9, "lie in")],
+)
+def test_explorer_refuses_what_it_cannot_show(shape, low, message):
+    with pytest.raises(ValueError, match=message):
+        widgets.schedule_explorer(torch.zeros(shape) + low, PRESETS)
