@@ -41,8 +41,9 @@ def inception_extractor() -> Extractor:
         net = NoTrainInceptionV3("inception-v3-compat", ["2048"])
     except Exception as error:
         raise RuntimeError(
-            "Inception needs the extra 'inception' (pip install 'ddpm-core[inception]') "
-            f"and, at first use, a network to fetch its weights: {error}"
+            "Inception needs the extra 'inception' (pip install "
+            "'ddpm-core[inception]') and, at first use, "
+            f"a network to fetch its weights: {error}"
         ) from error
 
     def features(images: Tensor) -> Tensor:
@@ -128,8 +129,8 @@ def real_images(data: str, preset: Preset, n: int, seed: int) -> Images:
     packed = PackedImages.open(data)
     if packed.size != preset.size or len(packed) < n:
         raise ValueError(
-            f"{n} images of {preset.size} pixels are needed, {data} holds {len(packed)} "
-            f"of {packed.size} pixels"
+            f"{n} images of {preset.size} pixels are needed, {data} holds "
+            f"{len(packed)} of {packed.size} pixels"
         )
     g = torch.Generator().manual_seed(seed)
     return to_float(packed.images[torch.randperm(len(packed), generator=g)[:n].numpy()])
@@ -158,7 +159,8 @@ def draw_samples(
 def attribute_report(samples: Images) -> dict[str, dict[str, float]]:
     """What the classifier reads off toy cars: confidence and shares of each value.
 
-    {'body': {'confidence': mean, 'sedan': share, ...}, ...}; shares in 0..1. Chapter 04.
+    {'body': {'confidence': mean, 'sedan': share, ...}, ...}, shares in 0..1.
+    Chapter 04.
     """
     seen, confidence = load_classifier().predict(samples)
     report = {}

@@ -112,8 +112,8 @@ def save_losses(path: Path, rows: list[dict]) -> None:
     """Draw the losses of a run against the images seen."""
     from ddpm_core import plots
 
-    fig = plots.losses(rows)
-    fig.savefig(path, dpi=110)
+    plots.use_style()
+    plots.losses(rows).savefig(path, dpi=110)
 
 
 def card_text(card: dict) -> str:

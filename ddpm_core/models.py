@@ -74,7 +74,7 @@ class DiffusionModel:
         sampler: str = "ddim",
         generator: torch.Generator | None = None,
     ) -> Iterator[State]:
-        """Sample from x_T in that many network calls; yield as `samplers.sample` does."""
+        """Sample from x_T in that many network calls; yields as `samplers.sample`."""
         step = SAMPLERS[one_of("sampler", sampler, SAMPLERS)](self.schedule)
         times = spaced_times(self.schedule.T, steps)
         return sample(self.denoiser(), step, x_T, times, generator=generator)
@@ -94,13 +94,18 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Diffusio
 
 
 def fit_weights(net: nn.Module, state: dict[str, Tensor], name: object) -> None:
-    """Load `state` into `net`; raise ValueError, naming what does not fit."""
-    try:
-        net.load_state_dict({k: v.float() for k, v in state.items()})
-    except RuntimeError as error:
+    """Load `state` into `net`; raise ValueError that says what does not fit."""
+    wanted = {k: tuple(v.shape) for k, v in net.state_dict().items()}
+    got = {k: tuple(v.shape) for k, v in state.items()}
+    differing = sorted(k for k in wanted | got if wanted.get(k) != got.get(k))
+    if differing:
+        first = differing[0]
         raise ValueError(
-            f"the weights of {name} do not fit their card: {error}"
-        ) from error
+            f"the weights of {name} do not fit their card: {len(differing)} tensors "
+            f"differ; the first, {first}, is {got.get(first, 'missing')}, the card "
+            f"needs {wanted.get(first, 'none')}"
+        )
+    net.load_state_dict({k: v.float() for k, v in state.items()})
 
 
 def save_weights(folder: Path, state: dict[str, Tensor], card: dict) -> None:
@@ -128,8 +133,8 @@ def load_weights(name: str | Path) -> tuple[dict[str, Tensor], dict]:
     found = hashlib.sha256(data).hexdigest()
     if found != card.get("sha256"):
         raise ValueError(
-            f"{folder / 'weights.safetensors'} is not the file that its card describes: "
-            f"sha256 is {found[:12]}..., the card says {str(card.get('sha256'))[:12]}..."
+            f"{folder / 'weights.safetensors'} is not the file of its card: "
+            f"sha256 {found[:12]}..., not {str(card.get('sha256'))[:12]}..."
         )
     try:
         return load_bytes(data), card

@@ -143,6 +143,20 @@ def curves(
         ax.legend()
 
 
+def losses(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw the losses of a run, as its log holds them, against the epochs.
+
+    `rows`: as `runs.read_log` gives them. Chapter 07.
+    """
+    fig, ax = figure(width=7.6, height=2.8)
+    for key, name in (("loss", "training"), ("held_out", "held out, averaged weights")):
+        chosen = [row for row in rows if key in row]
+        ax.plot([r["epoch"] for r in chosen], [r[key] for r in chosen], label=name)
+    ax.set(xlabel="epoch", ylabel="loss", yscale="log")
+    ax.legend()
+    return fig
+
+
 def show(fig: Figure, alt: str) -> None:
     """Show a figure in a notebook, with a text for those who do not see it.
 

@@ -1,4 +1,4 @@
-"""Presets: everything that a training run is made of, as one frozen dataclass. Chapter 07."""
+"""Presets: all that a training run is made of, as one frozen dataclass. Chapter 07."""
 
 import dataclasses
 import json
@@ -48,10 +48,10 @@ class Preset:
     )
 
     epochs: int = field(
-        default=16, metadata={"help": "passes over the training images"}
+        default=10, metadata={"help": "passes over the training images"}
     )
     batch: int = field(
-        default=64, metadata={"help": "images a step, over all processes"}
+        default=32, metadata={"help": "images a step, over all processes"}
     )
     accumulate: int = field(
         default=1,
@@ -74,7 +74,7 @@ class Preset:
         default=400, metadata={"help": "steps between checkpoints"}
     )
     strips: tuple[int, ...] = field(
-        default=(1, 2, 4, 8, 16),
+        default=(1, 2, 5, 10),
         metadata={"help": "epochs after which a strip is drawn"},
     )
     sample_steps: int = field(default=50, metadata={"help": "DDIM steps of the strips"})
@@ -91,8 +91,8 @@ class Preset:
             raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
         if self.size % self.unet.side_multiple:
             raise ValueError(
-                f"size must be a multiple of {self.unet.side_multiple} for this network, "
-                f"got {self.size}"
+                f"size must be a multiple of {self.unet.side_multiple} for this "
+                f"network, got {self.size}"
             )
         if self.checkpoint_every % self.log_every:
             raise ValueError(
@@ -125,7 +125,7 @@ class Preset:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Preset":
-        """Rebuild what `to_dict` gave; raise ValueError for fields unknown or missing."""
+        """Rebuild what `to_dict` gave; ValueError for fields unknown or missing."""
         try:
             unet = UNetConfig(**_tuples(values["unet"]))
             return cls(**_tuples({**values, "unet": unet}))
@@ -155,8 +155,9 @@ PRESETS = {
         data="data/stanford-cars-32",
         unet=SMALL_UNET,
         flip=True,
-        epochs=20,
-        strips=(1, 2, 5, 10, 20),
+        epochs=9,
+        batch=64,
+        strips=(1, 3, 6, 9),
     ),
     "cars64-article": Preset(
         data="data/stanford-cars-64",
@@ -166,6 +167,7 @@ PRESETS = {
         T=512,
         target="eps",
         epochs=300,
+        batch=64,
         lr=1e-4,
         warmup=10,
         ema=0.9999,
@@ -173,7 +175,7 @@ PRESETS = {
         sample_steps=512,
     ),
 }
-"""The presets that `ddpm train` knows; every field can be changed on its command line."""
+"""The presets that `ddpm train` knows; its options change every field."""
 
 
 def preset(name: str) -> Preset:

@@ -64,8 +64,8 @@ def load_split(preset: Preset, workers: int | None = None) -> Split:
         )
     if n - preset.held_out < preset.batch:
         raise ValueError(
-            f"{preset.data} holds {n} images: too few to hold out {preset.held_out} and "
-            f"fill a batch of {preset.batch}; choose smaller --held-out and --batch"
+            f"{preset.data} holds {n} images: too few to hold out {preset.held_out} "
+            f"and fill a batch of {preset.batch}; choose smaller --held-out and --batch"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(preset.seed))
     return Split(images, order[preset.held_out :], order[: preset.held_out])
@@ -89,8 +89,9 @@ class Batches:
         parts = self.world * self.preset.accumulate
         if self.preset.batch % parts:
             raise ValueError(
-                f"batch = {self.preset.batch} cannot be shared by {self.world} processes "
-                f"in {self.preset.accumulate} parts each: make it a multiple of {parts}"
+                f"batch = {self.preset.batch} cannot be shared by {self.world} "
+                f"processes in {self.preset.accumulate} parts each: make it a "
+                f"multiple of {parts}"
             )
         images = self.split.images
         if self.device.type == "cuda":  # bytes are small: they lie beside the network
@@ -271,8 +272,9 @@ class Run:
 
     @torch.no_grad()
     def held_out(self, chunk: int = 256) -> float:
-        """The averaged weights' loss on the held-out images, at times and with noise that
-        never change: what moves it is the network alone.
+        """The averaged weights' loss on the held-out images.
+
+        Times and noise never change: what moves it is the network alone.
         """
         preset, device = self.preset, self.accelerator.device
         n = len(self.split.held_out)
@@ -300,8 +302,9 @@ class Run:
     def _check_finite(self, loss: float, norm: float) -> None:
         if not (np.isfinite(loss) and np.isfinite(norm)):
             raise Stopped(
-                f"the loss is no longer a number at step {self.step} (loss {loss}, gradient "
-                f"norm {norm}). {self.kept()} A smaller --lr or --clip often helps."
+                f"the loss is no longer a number at step {self.step} (loss {loss}, "
+                f"gradient norm {norm}). {self.kept()} A smaller --lr or --clip "
+                "often helps."
             )
 
     def _claim(self, resume: bool) -> None:
@@ -318,8 +321,8 @@ class Run:
                 )
             if not resume:
                 raise ValueError(
-                    f"{self.folder} holds this run already: go on with --resume, or give "
-                    "another --out"
+                    f"{self.folder} holds this run already: go on with --resume, or "
+                    "give another --out"
                 )
         elif resume:
             raise ValueError(f"there is no run in {self.folder} to resume")

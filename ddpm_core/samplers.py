@@ -65,7 +65,7 @@ def sample(
 
 def last(states: Iterator[State]) -> Samples:
     """Run the sampler to its end and return the finished samples."""
-    for state in states:
+    for state in states:  # noqa: B007 the last one is wanted
         pass
     return state.x
 
@@ -154,7 +154,7 @@ def ddim_step(
 
 
 class DPMSolverPP2M:
-    """DPM-Solver++(2M): second order from one call a step, by remembering the last x0_hat.
+    """DPM-Solver++(2M): second order from one call a step, and the last x0_hat.
 
     Lu et al. 2022 (DPM-Solver++), algorithm 2. Make a fresh one for each run: it holds
     the run's memory. The first step and the step to 0 are of first order (DDIM's).

@@ -72,7 +72,7 @@ class Schedule:
 
     @cached_property
     def beta(self) -> Curve:
-        """beta_t, the variance that step t adds; beta[0] = 0. Ho et al. 2020, eq. (2)."""
+        """beta_t, the variance that step t adds; beta[0] = 0. Ho et al., eq. (2)."""
         return 1 - self.alpha
 
     @cached_property
@@ -85,7 +85,7 @@ class Schedule:
 
     @cached_property
     def ends_in_pure_noise(self) -> bool:
-        """True if alpha_bar[T] is 0: nothing of the signal is left (zero terminal SNR)."""
+        """True if alpha_bar[T] is 0: no signal is left (zero terminal SNR)."""
         return self.alpha_bar[-1].item() == 0
 
     @cached_property
@@ -113,7 +113,8 @@ class Schedule:
         """Raise ValueError unless every time lies in first..T."""
         if t.numel() and not (first <= t.min() and t.max() <= self.T):
             raise ValueError(
-                f"t must lie in {first}..{self.T}, got {t.min().item()}..{t.max().item()}"
+                f"t must lie in {first}..{self.T}, got {t.min().item()}"
+                f"..{t.max().item()}"
             )
 
     def to(self, device) -> "Schedule":

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class TrainStep(NamedTuple):
-    """One step of training, as `train` yields it; reading the tensors waits for them."""
+    """One step, as `train` yields it; reading its tensors waits for the device."""
 
     step: int  # steps done so far
     loss: Tensor  # mean over this process's share of the batch, before the step
@@ -75,7 +75,7 @@ def _parts(
 
 
 class EMA:
-    """An exponential moving average of the weights, in `net`; samples are drawn from it.
+    """An exponential moving average of the weights; samples are drawn from its `net`.
 
     After step k the decay is min(decay, (1 + k) / (10 + k)), so that the first, random
     weights are soon forgotten. Buffers are copied, not averaged. Chapter 07.
@@ -98,7 +98,7 @@ class EMA:
 def warmup_cosine(
     peak: float, *, warmup: int, total: int, end: float = 0.1
 ) -> Callable[[int], float]:
-    """The rate after k steps: a straight rise to `peak`, then half a cosine to end * peak.
+    """The rate after k steps: a straight rise to `peak`, half a cosine to end * peak.
 
     Chapter 07.
     """
@@ -145,7 +145,7 @@ def load_checkpoint(
     try:
         with safe_open(path, framework="pt") as file:
             step = json.loads(file.metadata()["step"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         part = {"net": {}, "ema": {}, "optimizer": {}}
         for key, tensor in tensors.items():
             kind, name = key.split(".", 1)

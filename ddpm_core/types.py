@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Images = Float[Tensor, "b c h w"]
-"""A batch of images, in [-1, 1]; a batch of latents has the same axes, without a range."""
+"""A batch of images, in [-1, 1]; latents have the same axes and no range."""
 
 Samples = Float[Tensor, "b ..."]
 """A batch of anything that diffuses: images, latents, points of the plane."""

@@ -1,4 +1,4 @@
-"""The denoising U-Net: it predicts, from x_t and t, what the loss asks for. Chapter 06."""
+"""The denoising U-Net: from x_t and t it predicts the loss's target. Chapter 06."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise

@@ -9,19 +9,26 @@ import torch
 
 from ddpm_core import classifier as module
 from ddpm_core.classifier import (
+    FACING,
     NO_CAR,
     AttributeClassifier,
     ClassifierConfig,
     attribute_loss,
     disturbed,
     load_classifier,
+    mirrored,
     noise_images,
     train_classifier,
     training_batches,
 )
 from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
-from ddpm_core.metrics import attribute_accuracy, frechet_distance
+from ddpm_core.metrics import (
+    attribute_accuracy,
+    density_coverage,
+    frechet_distance,
+    precision_recall,
+)
 from ddpm_core.models import find_weights
 
 NAME = "toy-cars-classifier-32"
@@ -74,16 +81,6 @@ def test_shipped_weights_are_sure_of_cars_and_doubt_noise(shipped, images):
         assert sure_of_all.float().mean() < 0.02
 
 
-def test_a_mirrored_car_faces_the_other_way(shipped, images):
-    names = list(ATTRIBUTES)
-    seen = shipped.predict(images).attributes
-    mirrored = shipped.predict(images.flip(3)).attributes
-    facing = names.index("facing")
-    assert (mirrored[:, facing] == 1 - seen[:, facing]).float().mean() > 0.95
-    for column in {names.index("body"), names.index("colour"), names.index("time")}:
-        assert (mirrored[:, column] == seen[:, column]).float().mean() > 0.95
-
-
 def test_features_tell_faults_from_chance(shipped, images):
     """Two halves of the cars lie nearer to each other than to damaged cars."""
     half_1, half_2 = shipped.features(images).chunk(2)
@@ -94,6 +91,16 @@ def test_features_tell_faults_from_chance(shipped, images):
     )
     shuffled = images[256:].roll(16, dims=3)
     assert frechet_distance(half_1, shipped.features(shuffled)) > 2 * by_chance
+
+
+def test_features_show_bodies_that_are_missing(shipped, cars, images):
+    """Sedans alone are precise, but cover little of what is drawn."""
+    features = shipped.features(images)
+    sedans = features[torch.from_numpy(cars.attribute("body")) == 0]
+    precision, recall = precision_recall(features, sedans)
+    assert precision > 0.95
+    assert recall < 0.4
+    assert density_coverage(features, sedans).coverage < 0.4
 
 
 def test_answers_do_not_depend_on_the_batch(shipped, images):
@@ -224,31 +231,47 @@ def test_loss_of_no_car_is_least_where_all_is_equally_likely():
     assert decided > undecided
 
 
-def test_training_batches_are_new_each_pass_and_the_same_each_time():
+def test_training_batches_differ_each_pass_and_are_the_same_each_time(cars):
+    few = dataclasses.replace(
+        cars, images=cars.images[:24], attributes=cars.attributes[:24]
+    )
+
     def draw():
-        return list(training_batches(16, passes=2, cars=24, batch=16, seed=3))
+        return list(training_batches(few, passes=2, batch=16, seed=3))
 
     first, again = draw(), draw()
     assert [len(x) for x, _ in first] == [16, 8, 16, 8]
+    assert [(w == NO_CAR).all(1).sum().item() for _, w in first] == [2, 1, 2, 1]
+    assert [(w == NO_CAR).any(1).sum().item() for _, w in first] == [2, 1, 2, 1]
     for (x, wanted), (x_again, wanted_again) in zip(first, again, strict=True):
         assert torch.equal(x, x_again) and torch.equal(wanted, wanted_again)
-        assert (wanted == NO_CAR).all(1).sum() == (wanted == NO_CAR).any(1).sum() == 2
         assert x.abs().max() <= 1
-    passes = [torch.cat([x for x, _ in first[i : i + 2]]) for i in (0, 2)]
-    assert not torch.equal(*(x.sort(0).values for x in passes))
+    assert not torch.equal(first[0][0], first[2][0])
+
+
+def test_mirrored_cars_keep_their_labels_true(shipped, cars, images):
+    """The classifier, which is right nearly always, agrees with the changed labels."""
+    wanted = torch.from_numpy(cars.attributes)
+    flipped, changed = mirrored(images, wanted, seeded())
+    turned = changed[:, FACING] != wanted[:, FACING]
+    assert 0.4 < turned.float().mean() < 0.6
+    assert torch.equal(flipped[turned], images[turned].flip(3))
+    assert torch.equal(flipped[~turned], images[~turned])
+    right = shipped.predict(flipped).attributes == changed
+    assert (right.float().mean(0) > 0.98).all()
 
 
 def test_training_learns(cars, images):
-    """Some dozens of steps at a small width tell day from night."""
+    """A hundred steps or so of a narrow network tell day from night, and grounds."""
     torch.manual_seed(0)
     net = AttributeClassifier(ClassifierConfig(widths=(16, 16, 32)))
-    batches = training_batches(32, passes=1, cars=1536, batch=32, seed=5)
-    train_classifier(net, batches, steps=48)
+    batches = training_batches(draw_toy_cars(512, seed=5), passes=5, batch=32, seed=5)
+    train_classifier(net, batches, steps=80)
     assert not net.training
     wanted = torch.from_numpy(cars.attributes)
     accuracy = attribute_accuracy(net.predict(images).attributes, wanted)
     assert accuracy[list(ATTRIBUTES).index("time")] > 0.9
-    assert accuracy[list(ATTRIBUTES).index("colour")] > 0.3
+    assert accuracy[list(ATTRIBUTES).index("ground")] > 0.5
 
 
 def test_command_writes_weights_that_load_and_a_card(tmp_path, capsys):
@@ -257,7 +280,8 @@ def test_command_writes_weights_that_load_and_a_card(tmp_path, capsys):
     net = load_classifier(out)
     card = json.loads((out / "card.json").read_text())
     assert card["images seen"] == 32
-    assert f"--out {out.as_posix()} --passes 1 --cars 32" in card["command"]
+    assert f"--out {out.as_posix()} --cars 32 --passes 1" in card["command"]
     assert (out / "README.md").read_text() == module.card_text(card)
-    assert str(card["parameters"]) == str(sum(p.numel() for p in net.parameters()))
-    assert "32 images" in capsys.readouterr().out or card["measured"]["images"] == 64
+    assert card["parameters"] == sum(p.numel() for p in net.parameters())
+    assert card["measured"]["images"] == 64
+    assert "# mine" in capsys.readouterr().out

@@ -39,7 +39,7 @@ def test_marginal_has_the_closed_form_moments(generator):
 
 
 def test_the_chain_composes_to_the_closed_form(generator):
-    """Walking t single steps gives the moments of one jump (Ho et al., eqs. 2 and 4)."""
+    """Walking single steps gives the moments of one jump (Ho et al., eqs. 2, 4)."""
     schedule, n = linear_schedule(60, 1e-3, 0.1), 200_000
     x = torch.full((n,), 1.5, dtype=torch.float64)
     for t in range(1, 61):

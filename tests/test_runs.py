@@ -118,7 +118,7 @@ def test_two_processes_train_as_one(packed, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     alone = start(*command(preset, one))
     pair = start(
-        "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29653",
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         *command(preset, two), env={"ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
     finished(alone)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from oracles import mixture
 
 from ddpm_core.conditioning import clipped, guided
 from ddpm_core.diffusion import EPS, make_denoiser
@@ -24,7 +25,6 @@ from ddpm_core.schedules import (
     linear_schedule,
     rescale_zero_terminal_snr,
 )
-from oracles import mixture
 
 FLOAT = {"dtype": torch.float64}
 TWO_PEAKS = [(0.3, -1.0, 0.3), (0.7, 0.8, 0.2)]
@@ -97,7 +97,7 @@ def test_ddim_keeps_the_variance_of_a_gaussian():
 
 
 def ode_error(make, steps: int) -> float:
-    """The error in following the probability-flow ODE of a Gaussian from t = 0.8 T down to 0.2 T.
+    """The error in following a Gaussian's probability-flow ODE, t = 0.8 T to 0.2 T.
 
     Its exact solution scales x with the standard deviation of x_t.
     """
@@ -301,7 +301,7 @@ def test_sampling_leaves_no_graph_and_the_callers_grad_mode():
     x_T = torch.zeros(1, 1, requires_grad=True, **FLOAT)
     for state in sample(data.denoise, partial(ddim_step, data.schedule), x_T, [10, 0]):
         assert torch.is_grad_enabled()
-    assert not state.x.requires_grad
+        assert not state.x0_hat.requires_grad
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 20, 50, 999, 1000])

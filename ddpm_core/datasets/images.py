@@ -29,7 +29,7 @@ def to_uint8(images: Images) -> UInt8[Tensor, "b h w c"]:
 
 
 def check_images(images: Tensor, what: str = "images") -> None:
-    """Raise ValueError unless `images` is (b, c, h, w), floating, finite, in [-1, 1]."""
+    """Raise ValueError unless `images` is (b, c, h, w), floating, in [-1, 1]."""
     if images.ndim != 4:
         raise ValueError(
             f"{what} must have the shape (batch, channels, height, width), "

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -80,7 +80,9 @@ def caption(
     )
     words = ["an" if colour[0] in "aeiou" else "a", colour, body]
     if ground:
-        words.append({"road": "on the road", "snow": "in snow"}.get(floor, f"on {floor}"))
+        words.append(
+            {"road": "on the road", "snow": "in snow"}.get(floor, f"on {floor}")
+        )
     if facing:
         words.append(f"facing {side}")
     words.append("at night" if time == "night" else "by day")
@@ -100,13 +102,14 @@ def draw_toy_cars(
 
     `size`: side in pixels, 16 or more. `attributes` forces what is otherwise drawn at
     random, all values alike likely; all else about a car stays as it is. `workers`:
-    processes that draw, by default one a core for many images. Raises ValueError for a
-    negative n or start, a smaller size, and attributes outside ATTRIBUTES. Chapter 01.
+    processes that draw, by default one a core for many images. Raises ValueError for
+    numbers below their least value and for attributes outside ATTRIBUTES. Chapter 01.
     """
-    if n < 0 or start < 0:
-        raise ValueError(f"n and start must not be negative, got {n} and {start}")
-    if size < 16:
-        raise ValueError(f"size must be at least 16 pixels, got {size}")
+    limits = {"n": (n, 0), "size": (size, 16), "seed": (seed, 0), "start": (start, 0)}
+    limits["workers"] = (1 if workers is None else workers, 1)
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     if attributes is not None:
         _check_attributes(attributes, n)
     forced = [None] * n if attributes is None else attributes
@@ -124,7 +127,8 @@ def draw_toy_cars(
 def _mapped(draw: Callable, jobs: Iterable, n: int, workers: int | None) -> Iterable:
     """Draw all jobs, in order, in several processes where that pays."""
     forks = sys.platform == "linux"  # elsewhere processes start too slowly to pay
-    workers = workers or (os.cpu_count() if forks and n > ALONE else 1)
+    pays = forks and n > ALONE and not current_process().daemon
+    workers = workers or (os.cpu_count() if pays else 1)
     if workers == 1:
         return map(draw, jobs)
     context = get_context("fork" if forks else "spawn")
@@ -151,7 +155,7 @@ def _check_attributes(rows: np.ndarray, n: int) -> None:
             f"attributes must have the shape {(n, len(ATTRIBUTES))}, got {rows.shape}"
         )
     for column, (name, values) in zip(rows.T, ATTRIBUTES.items(), strict=True):
-        if n and not (0 <= column.min() and column.max() < len(values)):
+        if n and not (column.min() >= 0 and column.max() < len(values)):
             raise ValueError(
                 f"{name} must lie in 0..{len(values) - 1} ({', '.join(values)}), "
                 f"got {column.min()}..{column.max()}"

@@ -1,0 +1,99 @@
+"""The command line as a person uses it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from ddpm_core.datasets import draw_toy_cars
+
+
+def ddpm(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "ddpm_core.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def succeeded(*arguments: object) -> str:
+    done = ddpm(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+TINY = [
+    "--size", 16, "--channels", "8,16", "--attention", "false,true",
+    "--groups", 4, "--patch", 1, "--T", 20, "--drawn", 64,
+    "--held-out", 16, "--batch", 16, "--epochs", 1, "--strips", 1, "--sample-steps", 9,
+    "--log-every", 1, "--checkpoint-every", 2,
+]  # fmt: skip
+
+
+def test_train_sample_and_prepare_make_what_they_say(tmp_path):
+    """From photos to a picture: prepare, train, a strip, and samples of what ships."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, image in enumerate(draw_toy_cars(40, size=24).images):
+        Image.fromarray(image).save(photos / f"{i}.png")
+    (photos / "broken.jpg").write_bytes(b"no image")
+    packed, run = tmp_path / "packed", tmp_path / "run"
+    said = succeeded("prepare", photos, "--out", packed, "--size", 16)
+    assert "40 images of 16x16" in said and "broken.jpg" in said
+    said = succeeded("train", "photos-32", "--data", packed, "--out", run, *TINY)
+    assert "24 images, 1 steps" in said and "images/s" in said
+    assert Image.open(run / "strips" / "epoch-0001.png").size == (9 * 17 + 1, 4 * 17 + 1)
+    assert json.loads((run / "config.json").read_text())["unet"]["channels"] == [8, 16]
+    assert "--resume" in ddpm("train", "photos-32", "--out", run, *TINY).stderr
+
+
+def test_shipped_weights_draw_cars(tmp_path):
+    out = tmp_path / "cars.png"
+    said = succeeded(
+        "sample", "--weights", "toy-cars-32", "--n", 4, "--steps", 3, "--out", out
+    )
+    assert "4 images in" in said and "4/4" in said
+    assert Image.open(out).size == (2 * 33 + 1, 2 * 33 + 1)
+    succeeded(
+        "sample", "--weights", "toy-cars-32", "--n", 2, "--steps", 9, "--strip",
+        "--sampler", "dpm-solver++", "--out", out,
+    )  # fmt: skip
+    assert Image.open(out).size == (9 * 33 + 1, 2 * 33 + 1)
+
+
+def test_evaluate_says_what_its_figures_are_of():
+    said = succeeded(
+        "evaluate", "--weights", "toy-cars-32", "--n", 16, "--steps", 2
+    )
+    for word in ("16 samples", "toy-cars-classifier-32", "real against real", "recall"):
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "lorries"], "unknown preset 'lorries'; there is: toy-cars-32"),
+        (["train", "toy-cars-32", "--schedule", "steep"], "linear, cosine, sigmoid"),
+        (["train", "toy-cars-32", "--channels", "8,x"], "whole numbers with commas"),
+        (["train", "photos-32", "--data", "nowhere"], "nowhere"),
+        (["sample", "--weights", "none"], "there is: toy-cars-32"),
+        (
+            ["sample", "--weights", "toy-cars-32", "--steps", 2000],
+            "steps must lie in 1..1000, got 2000: the model knows T = 1000 times",
+        ),
+        (
+            ["evaluate", "--weights", "toy-cars-32", "--features", "taste"],
+            "unknown features 'taste'; there is: classifier, inception",
+        ),
+        (["prepare", "nowhere", "--out", "x"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(arguments, message, tmp_path):
+    if arguments[0] == "train":
+        arguments = [*arguments, "--out", tmp_path / "run"]
+    done = ddpm(*arguments)
+    assert done.returncode == 1 and message in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,109 @@
+"""Weights on disk: their round trip, their hash, their refusals; sampling from them."""
+
+import json
+
+import pytest
+import torch
+
+from ddpm_core.models import (
+    SAMPLERS,
+    DiffusionModel,
+    load_model,
+    load_weights,
+    save_weights,
+)
+from ddpm_core.presets import Preset
+from ddpm_core.samplers import last
+from ddpm_core.unet import UNet, UNetConfig
+
+TINY = Preset(
+    data="toy-cars",
+    size=16,
+    T=50,
+    unet=UNetConfig((8, 16), (False, True), blocks=1, groups=4, dropout=0.5),
+)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    net = UNet(TINY.unet)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    folder = tmp_path / "tiny"
+    save_weights(folder, net.state_dict(), {"name": "tiny", "config": TINY.to_dict()})
+    return folder, net
+
+
+def test_weights_come_back_as_stored_in_half_precision(saved):
+    folder, net = saved
+    model = load_model(folder)
+    assert model.preset == TINY and not model.net.training
+    for name, tensor in model.net.state_dict().items():
+        assert torch.equal(tensor, net.state_dict()[name].half().float())
+
+
+def test_samples_are_images_and_repeat_from_their_seed(saved):
+    model = load_model(saved[0])
+    x_T = model.noise(3, torch.Generator().manual_seed(1))
+    for sampler in SAMPLERS:
+
+        def once(sampler=sampler):
+            g = torch.Generator().manual_seed(2)
+            return last(model.sample(x_T, 5, sampler, generator=g))
+
+        x = once()
+        assert x.shape == (3, 3, 16, 16) and x.abs().max() <= 1 and x.std() > 0.05
+        assert torch.equal(x, once())
+
+
+def test_steps_beyond_T_are_refused(saved):
+    model = load_model(saved[0])
+    with pytest.raises(ValueError, match=r"1\.\.50, got 2000: the model knows T = 50"):
+        model.sample(model.noise(1), 2000)
+    with pytest.raises(ValueError, match="'euler'; there is: ddim, ancestral, dpm-"):
+        model.sample(model.noise(1), 5, "euler")
+
+
+def test_a_changed_file_is_noticed(saved):
+    folder, _ = saved
+    file = folder / "weights.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="is not the file of its card: sha256"):
+        load_weights(folder)
+
+
+def test_weights_that_do_not_fit_their_card_are_refused(saved):
+    folder, _ = saved
+    card = json.loads((folder / "card.json").read_text())
+    card["config"]["unet"]["channels"] = [8, 24]
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"do not fit their card: \d+ tensors differ"):
+        load_model(folder)
+
+
+def test_a_pickle_is_never_read(saved):
+    import hashlib
+
+    folder, net = saved
+    file = folder / "weights.safetensors"
+    torch.save(net.state_dict(), file)
+    card = json.loads((folder / "card.json").read_text())
+    card["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="no readable safetensors"):
+        load_model(folder)
+
+
+def test_an_unknown_name_lists_what_ships():
+    with pytest.raises(FileNotFoundError, match="'trucks'; there is: .*toy-cars-32"):
+        load_model("trucks")
+
+
+def test_the_denoiser_is_clipped(saved):
+    model: DiffusionModel = load_model(saved[0])
+    x0_hat = model.denoiser()(9 * model.noise(2), torch.tensor([50, 50]))
+    assert x0_hat.abs().max() <= 1

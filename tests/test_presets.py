@@ -1,0 +1,68 @@
+"""Presets: their round trip, their refusals."""
+
+import json
+
+import pytest
+
+from ddpm_core.diffusion import EPS
+from ddpm_core.presets import PRESETS, SMALL_UNET, Preset, preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_json_gives_a_preset_back(name):
+    chosen = preset(name)
+    assert Preset.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
+
+
+def test_fields_of_the_run_and_of_the_network_can_be_changed():
+    changed = preset("toy-cars-32").replace(lr=0.5, channels=(8, 16), T=77)
+    assert (changed.lr, changed.unet.channels, changed.T) == (0.5, (8, 16), 77)
+    assert preset("toy-cars-32").unet == SMALL_UNET
+
+
+def test_the_articles_recipe_is_what_it_published():
+    article = preset("cars64-article")
+    schedule = article.make_schedule()
+    assert schedule.T == 512 and article.make_target is EPS
+    assert schedule.beta[1].item() == pytest.approx(1e-4)
+    assert schedule.beta[512].item() == pytest.approx(0.02)
+    recipe = (article.size, article.batch, article.epochs, article.lr, article.warmup)
+    assert recipe == (64, 64, 300, 1e-4, 10) and article.unet.dropout == 0.1
+
+
+def test_zero_terminal_snr_is_an_option_of_every_schedule():
+    for name in ("linear", "cosine", "sigmoid"):
+        chosen = preset("toy-cars-32").replace(schedule=name, zero_terminal_snr=True)
+        assert chosen.make_schedule().ends_in_pure_noise
+
+
+def test_unknown_names_list_what_there_is():
+    with pytest.raises(ValueError, match="'cars'; there is: toy-cars-32, photos-32"):
+        preset("cars")
+    with pytest.raises(ValueError, match="unknown schedule 'quadratic'.*linear, cosi"):
+        preset("toy-cars-32").replace(schedule="quadratic")
+    with pytest.raises(ValueError, match="unknown target 'noise'; there is: eps, x0, v"):
+        preset("toy-cars-32").replace(target="noise")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 0}, "batch must be above 0, got 0"),
+        ({"ema": 1.0}, r"ema must lie in \[0, 1\), got 1.0"),
+        ({"size": 30}, "size must be a multiple of 4"),
+        ({"checkpoint_every": 30}, "multiple of log_every = 20, got 30"),
+        ({"precision": "int8"}, "unknown precision 'int8'"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        preset("toy-cars-32").replace(**change)
+
+
+def test_a_file_of_something_else_is_no_preset():
+    values = preset("toy-cars-32").to_dict()
+    with pytest.raises(ValueError, match="not the configuration of a model"):
+        Preset.from_dict({**values, "wings": 2})
+    with pytest.raises(ValueError, match="not the configuration of a model"):
+        Preset.from_dict({"data": "toy-cars"})

@@ -1,0 +1,200 @@
+"""The project: who imports whom, what notebooks may hold, what is not committed."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ddpm_core"
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+
+
+# Layers -----------------------------------------------------------------------------
+
+MODELS = {"presets", "schedules", "diffusion", "samplers", "conditioning", "unet"}
+RUNS = MODELS | {"models", "training", "datasets"}
+MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
+    "types": set(),
+    "schedules": set(),
+    "diffusion": {"schedules"},
+    "samplers": {"schedules"},
+    "conditioning": set(),
+    "unet": set(),
+    "training": set(),
+    "datasets": set(),
+    "metrics": set(),
+    "plots": {"datasets"},
+    "widgets": {"plots", "datasets", "diffusion", "schedules"},
+    "presets": {"schedules", "diffusion", "unet"},
+    "models": MODELS,
+    "classifier": {"datasets", "metrics", "models"},
+    "runs": RUNS,
+    "evaluation": RUNS | {"metrics", "classifier"},
+    "export": RUNS | {"runs", "metrics", "classifier", "evaluation", "plots"},
+    "cli": RUNS | {"runs", "metrics", "classifier", "evaluation", "export"},
+}
+
+BARE = {"torch", "torchvision", "numpy", "PIL", "accelerate", "safetensors"}
+BARE |= {"jaxtyping", "tqdm", "typer"}
+ALSO = {"plots": {"matplotlib"}, "widgets": {"ipywidgets"}}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """The line of the table to which a file belongs: 'unet', 'datasets'."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path, *, everywhere: bool) -> set[str]:
+    """The names that a module imports, dotted: as it loads, or in its functions too."""
+    tree = ast.parse(path.read_text())
+    names = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute in this library"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_module_imports_only_what_the_table_allows(path):
+    name = name_of(path)
+    if name == "__init__":
+        return
+    own = {n for n in imported(path, everywhere=True) if n.startswith("ddpm_core.")}
+    uses = {n.split(".")[1] for n in own} - {name, "types"}
+    assert uses <= MAY_IMPORT[name]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_module_loads_on_a_bare_training_machine(path):
+    packages = {n.split(".")[0] for n in imported(path, everywhere=False)}
+    allowed = BARE | ALSO.get(name_of(path), set()) | {"ddpm_core"}
+    assert packages - sys.stdlib_module_names <= allowed
+
+
+def test_the_book_describes_every_module():
+    text = (ROOT / "book" / "contributing.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE)
+    described = {name for row in rows for name in re.findall(r"\w+", row)}
+    assert {name_of(path) for path in modules()} - {"__init__"} == set(MAY_IMPORT)
+    assert described == set(MAY_IMPORT)
+
+
+# Chapters ---------------------------------------------------------------------------
+
+ONLY_IN_THE_BOOK = {
+    "directive": re.compile(r"^\s*(`{3,}|:{3,})\s*\{", re.MULTILINE),
+    "role": re.compile(r"(?<!`)\{[\w:-]+\}`[^`]+`"),
+    "label": re.compile(r"^\([\w:-]+\)=\s*$", re.MULTILINE),
+    "substitution": re.compile(r"\{\{.*?\}\}"),
+    "comment": re.compile(r"^% ", re.MULTILINE),
+}
+
+chapters = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str) -> list[dict]:
+    return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == kind]
+
+
+def text_of(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def faults_of_markdown(text: str) -> list[str]:
+    return [what for what, pattern in ONLY_IN_THE_BOOK.items() if pattern.search(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("```{note}\nRead.\n```", "directive"),
+        (":::{tip}\nRead.\n:::", "directive"),
+        ("see {eq}`loss`", "role"),
+        ("(sec:loss)=\n# Loss", "label"),
+        ("T = {{ T }}", "substitution"),
+        ("$x_{t}$ and ```python\n{1}\n```, `{a}` (a)=b", None),
+    ],
+)
+def test_what_only_the_book_understands_is_found(text, fault):
+    assert faults_of_markdown(text) == ([fault] if fault else [])
+
+
+@chapters
+def test_chapter_is_plain_markdown(path):
+    for cell in cells(path, "markdown"):
+        assert not faults_of_markdown(text_of(cell)), text_of(cell)
+
+
+@chapters
+def test_chapter_ran_from_top_to_bottom(path):
+    ran = [c["execution_count"] for c in cells(path, "code") if text_of(c).strip()]
+    assert ran == list(range(1, len(ran) + 1))
+
+
+@chapters
+def test_chapter_stores_no_error_and_no_warning(path):
+    for cell in cells(path, "code"):
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error", text_of(cell)
+            assert output.get("name") != "stderr", "".join(output["text"])
+
+
+@chapters
+def test_chapter_is_small_and_free_of_timings(path):
+    assert path.stat().st_size < 2_000_000
+    assert not any("execution" in c["metadata"] for c in cells(path, "code"))
+
+
+@chapters
+def test_chapter_is_in_the_book(path):
+    assert f"file: chapters/{path.stem}\n" in (ROOT / "_toc.yml").read_text()
+    assert f"../chapters/{path.name}" in (ROOT / "book" / "intro.md").read_text()
+
+
+# What is committed ------------------------------------------------------------------
+
+
+def committed() -> list[Path]:
+    """The files that git has or would take."""
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        pytest.skip("this is no clone: only git knows what is committed")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    paths = [ROOT / name for name in names.stdout.splitlines()]
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_file_names_a_path_of_one_machine_or_a_registry():
+    folders = "|".join(["root", "home", "Users", "work", "mnt"])
+    hosts = "|".join(["pypi", "pythonhosted", "npmjs"])
+    foreign = re.compile(rf"(?<![\w.:/-])/(?:{folders})/\w|\b(?:{hosts})\.org".encode())
+    found = {p.name: foreign.findall(p.read_bytes()) for p in committed()}
+    assert {name: hits for name, hits in found.items() if hits} == {}
+
+
+def test_no_committed_file_is_large():
+    assert [p.name for p in committed() if p.stat().st_size > 6_500_000] == []
+
+
+def test_constraints_pin_each_package_once_and_for_every_machine():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+(; .+)?", pin) for pin in pins)
+    names = [pin.split("==")[0].lower() for pin in pins]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if re.match("nvidia|cuda|triton", name)]
