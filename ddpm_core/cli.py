@@ -93,6 +93,9 @@ def train(
     preset: Annotated[str, typer.Argument(help="name of a preset")],
     out: Annotated[Path | None, typer.Option(help="folder of the run")] = None,
     resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option(help="write for TensorBoard too")
+    ] = False,
     **options,
 ) -> None:
     """Train a model from a preset; every field of it can be changed.
@@ -104,7 +107,8 @@ def train(
 
     chosen = presets.preset(preset).replace(**changed_fields(options))
     out = out or Path("data/runs") / preset
-    run = runs.Run(out, chosen, resume=resume)
+    listener = tensorboard_writer(out / "tensorboard") if tensorboard else None
+    run = runs.Run(out, chosen, resume=resume, listener=listener)
     run.note_command(shlex.join(["ddpm", *sys.argv[1:]]))
     if run.main:
         parameters = sum(p.numel() for p in run.net.parameters())
@@ -154,6 +158,23 @@ def sample(
     else:
         save_grid(out, states[-1])
     typer.echo(f"{n} images in {out}")
+
+
+def tensorboard_writer(folder: Path):
+    """Return what writes each row of a log for TensorBoard; RuntimeError without it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RuntimeError(
+            "TensorBoard is not installed: pip install 'ddpm-core[tensorboard]'"
+        ) from error
+    writer = SummaryWriter(folder)
+
+    def write(row: dict) -> None:
+        for name in row.keys() - {"step", "epoch"}:
+            writer.add_scalar(name, row[name], row["step"])
+
+    return write
 
 
 FITS = {"squash": "squash", "crop": "centre_crop"}
@@ -211,9 +232,12 @@ def evaluate(
     from ddpm_core.models import load_model
 
     measure, model = evaluation.extractor(features), load_model(weights)
-    real = evaluation.real_images(
-        data or model.preset.data, model.preset, 2 * n, seed + 1
-    )
+    data = data or model.preset.data
+    if features == "classifier" and data != "toy-cars":
+        raise ValueError(
+            f"the classifier knows toy cars, not {data}: choose --features inception"
+        )
+    real = evaluation.real_images(data, model.preset, 2 * n, seed + 1)
     samples = evaluation.draw_samples(model, n, steps=steps, sampler=sampler, seed=seed)
     typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}:")
     typer.echo(evaluation.score(measure, samples, *real.split(n)))

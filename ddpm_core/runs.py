@@ -1,13 +1,16 @@
 """A training run in a folder: data, log, checkpoints, strips, and what comes out.
 
-config.json   the preset       log.jsonl     losses, one JSON object a line
-checkpoints/  the last two     strips/       reverse stages from one fixed noise
-                               commands.txt  how it was started and resumed
+- `config.json`: the preset; `data.json`: how many images; `commands.txt`: how it was
+  started and resumed
+- `log.jsonl`: the losses, one JSON object a line
+- `checkpoints/`: the last two; `strips/`: reverse stages from one fixed noise
+
+Chapter 07.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -136,14 +139,21 @@ def _seeded(preset: Preset, kind: int, number: int, device="cpu") -> torch.Gener
 
 
 class Run:
-    """A run in its folder: start it, or resume it, and iterate to train. Chapter 07.
+    """A run in its folder: start it, or resume it, then `train`. Chapter 07.
 
-    Raises ValueError for a folder that holds another run, and `Stopped` for a loss that
-    is no longer a number or a disk that is full.
+    `listener` is told each row of the log. Raises ValueError for a folder that holds
+    another run, and `Stopped` for a loss that is no longer a number or a full disk.
     """
 
-    def __init__(self, folder: Path, preset: Preset, *, resume: bool = False):
-        self.folder, self.preset = folder, preset
+    def __init__(
+        self,
+        folder: Path,
+        preset: Preset,
+        *,
+        resume: bool = False,
+        listener: Callable[[dict], None] | None = None,
+    ):
+        self.folder, self.preset, self.listener = folder, preset, listener
         self.accelerator = Accelerator(mixed_precision=preset.precision)
         self.main = self.accelerator.is_main_process
         self._claim(resume)
@@ -162,6 +172,7 @@ class Run:
             self._resume()
         with self.accelerator.main_process_first():
             self.split = load_split(preset)
+        self._claim_data()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.batches = Batches(self.split, preset, device, rank, world)
         self.steps = preset.epochs * self.batches.steps_an_epoch
@@ -300,7 +311,8 @@ class Run:
         save_strip(path, [state.x for state in states])
 
     def _check_finite(self, loss: float, norm: float) -> None:
-        if not (np.isfinite(loss) and np.isfinite(norm)):
+        scaled = self.preset.precision == "fp16"  # whose scaler skips such steps
+        if not (np.isfinite(loss) and (scaled or np.isfinite(norm))):
             raise Stopped(
                 f"the loss is no longer a number at step {self.step} (loss {loss}, "
                 f"gradient norm {norm}). {self.kept()} A smaller --lr or --clip "
@@ -331,6 +343,18 @@ class Run:
             (self.folder / "strips").mkdir(exist_ok=True)
             there.write_text(json.dumps(config, indent=1) + "\n")
         self.accelerator.wait_for_everyone()
+
+    def _claim_data(self) -> None:
+        """Refuse to go on with other images than the run was begun with."""
+        path, n = self.folder / "data.json", len(self.split.images)
+        known = json.loads(path.read_text())["images"] if path.exists() else n
+        if known != n:
+            raise ValueError(
+                f"{self.folder} was begun on {known} images, {self.preset.data} now "
+                f"holds {n}: start a new run with another --out"
+            )
+        if self.main:
+            path.write_text(json.dumps({"images": n}) + "\n")
 
     def _resume(self) -> None:
         checkpoints = self._checkpoints()
@@ -371,6 +395,8 @@ class Run:
 
     def _log(self, row: dict) -> None:
         if self.main:
+            if self.listener:
+                self.listener(row)
             try:
                 with (self.folder / "log.jsonl").open("a") as file:
                     file.write(json.dumps(row) + "\n")

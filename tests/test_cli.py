@@ -45,7 +45,10 @@ def test_train_sample_and_prepare_make_what_they_say(tmp_path):
     assert "40 images of 16x16" in said and "broken.jpg" in said
     said = succeeded("train", "photos-32", "--data", packed, "--out", run, *TINY)
     assert "24 images, 1 steps" in said and "images/s" in said
-    assert Image.open(run / "strips" / "epoch-0001.png").size == (9 * 17 + 1, 4 * 17 + 1)
+    assert Image.open(run / "strips" / "epoch-0001.png").size == (
+        9 * 17 + 1,
+        4 * 17 + 1,
+    )
     assert json.loads((run / "config.json").read_text())["unet"]["channels"] == [8, 16]
     assert "--resume" in ddpm("train", "photos-32", "--out", run, *TINY).stderr
 
@@ -65,9 +68,7 @@ def test_shipped_weights_draw_cars(tmp_path):
 
 
 def test_evaluate_says_what_its_figures_are_of():
-    said = succeeded(
-        "evaluate", "--weights", "toy-cars-32", "--n", 16, "--steps", 2
-    )
+    said = succeeded("evaluate", "--weights", "toy-cars-32", "--n", 16, "--steps", 2)
     for word in ("16 samples", "toy-cars-classifier-32", "real against real", "recall"):
         assert word in said
 

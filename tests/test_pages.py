@@ -165,15 +165,15 @@ FAULTS = r"""() => {
     if (!e.hasAttribute("alt")) say("no alternative text", e);
     if (!e.complete || !e.naturalWidth) say("picture not loaded", e);
   }
-  const page = document.documentElement;
-  if (page.scrollWidth > innerWidth) {
-    faults.push(`wider than the window: ${page.scrollWidth} > ${innerWidth}`);
-    const hidden = e => e.closest("dialog, .bd-sidebar, mjx-assistive-mml");
-    for (const e of document.querySelectorAll("main *"))
-      if (e.getBoundingClientRect().right > innerWidth + 1 && !hidden(e)) {
-        say("  the first that is too wide", e); break;
-      }
-  }
+  const article = document.querySelector("article");
+  const scrolls = e => e !== article && (
+    /auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  const wide = [...article.querySelectorAll("*")].filter(e =>
+    e.getBoundingClientRect().right > innerWidth + 1 &&
+    !e.closest("mjx-assistive-mml") && !scrolls(e));
+  if (wide.length) say("wider than the window", wide[0]);
+  if (document.documentElement.scrollWidth > innerWidth)
+    faults.push("the page scrolls sideways");
   return faults;
 }"""
 

@@ -41,7 +41,9 @@ def test_unknown_names_list_what_there_is():
         preset("cars")
     with pytest.raises(ValueError, match="unknown schedule 'quadratic'.*linear, cosi"):
         preset("toy-cars-32").replace(schedule="quadratic")
-    with pytest.raises(ValueError, match="unknown target 'noise'; there is: eps, x0, v"):
+    with pytest.raises(
+        ValueError, match="unknown target 'noise'; there is: eps, x0, v"
+    ):
         preset("toy-cars-32").replace(target="noise")
 
 

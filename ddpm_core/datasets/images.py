@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torchvision.utils import save_image
 
 from ddpm_core.types import Images
 
@@ -52,6 +51,8 @@ def save_grid(path: Path, images: Images, ncols: int | None = None) -> None:
 
     Values outside [-1, 1] are clipped: states on the way from noise have them.
     """
+    from torchvision.utils import save_image  # takes seconds: only who saves waits
+
     ncols = ncols or ceil(sqrt(len(images)))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_image(images, path, nrow=ncols, padding=1, normalize=True, value_range=(-1, 1))

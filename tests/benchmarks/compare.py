@@ -93,7 +93,9 @@ def nearest_in_size(make: Callable[[int], nn.Module], wanted: int, grain: int):
         best = min(widths, key=lambda width: abs(count(make(width)) - wanted))
     net = make(best)
     if abs(count(net) / wanted - 1) > 0.08:
-        raise ValueError(f"no width gives {wanted:,} parameters: {count(net):,} is next")
+        raise ValueError(
+            f"no width gives {wanted:,} parameters: {count(net):,} is next"
+        )
     return net
 
 
