@@ -93,9 +93,7 @@ def train(
     preset: Annotated[str, typer.Argument(help="name of a preset")],
     out: Annotated[Path | None, typer.Option(help="folder of the run")] = None,
     resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
-    tensorboard: Annotated[
-        bool, typer.Option(help="write for TensorBoard too")
-    ] = False,
+    tensorboard: Annotated[bool, typer.Option(help="for TensorBoard too")] = False,
     **options,
 ) -> None:
     """Train a model from a preset; every field of it can be changed.

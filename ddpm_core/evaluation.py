@@ -92,7 +92,7 @@ class Scores:
 
 
 def score(
-    measure: Extractor, samples: Images, real: Images, more_real: Images
+    measure: Extractor, samples: Images, real: Tensor, more_real: Tensor
 ) -> Scores:
     """Compare samples with as many real images; `more_real` gives the floor.
 

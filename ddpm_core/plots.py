@@ -160,8 +160,8 @@ def losses(rows: Sequence[Mapping[str, float]]) -> Figure:
 def show(fig: Figure, alt: str) -> None:
     """Show a figure in a notebook, with a text for those who do not see it.
 
-    The text is stored where each reader looks for it: as the output's plain text and in
-    its metadata. `make chapters` copies it to where the book's builder looks.
+    The text is stored as the output's plain text and in its metadata, from where the
+    book's pages take it. Raises ValueError for a text too short to say anything.
     """
     from IPython.display import display  # only notebooks have it
 

@@ -166,7 +166,7 @@ class _Side:
         self.live = self._live_controls(letter)
 
     def _live_controls(self, letter: str) -> HBox:
-        narrow = Layout(width="11em")
+        narrow = Layout(width="13em")
         self.kind = ipywidgets.Dropdown(
             options=KINDS, description=f"own {letter}", layout=Layout(width="13em")
         )

@@ -7,15 +7,17 @@ import shutil
 import pytest
 import torch
 
-from ddpm_core import classifier as module
 from ddpm_core.classifier import (
-    FACING,
-    NO_CAR,
     AttributeClassifier,
     ClassifierConfig,
+    load_classifier,
+)
+from ddpm_core.classifier import training as module
+from ddpm_core.classifier.training import (
+    FACING,
+    NO_CAR,
     attribute_loss,
     disturbed,
-    load_classifier,
     mirrored,
     noise_images,
     train_classifier,

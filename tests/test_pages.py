@@ -165,10 +165,10 @@ FAULTS = r"""() => {
     if (!e.hasAttribute("alt")) say("no alternative text", e);
     if (!e.complete || !e.naturalWidth) say("picture not loaded", e);
   }
-  const article = document.querySelector("article");
-  const scrolls = e => e !== article && (
+  const main = document.querySelector("main");
+  const scrolls = e => e !== main && (
     /auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
-  const wide = [...article.querySelectorAll("*")].filter(e =>
+  const wide = [...main.querySelectorAll("*")].filter(e =>
     e.getBoundingClientRect().right > innerWidth + 1 &&
     !e.closest("mjx-assistive-mml") && !scrolls(e));
   if (wide.length) say("wider than the window", wide[0]);

@@ -240,6 +240,18 @@ def test_data_that_do_not_fit_are_refused(packed, tmp_path):
         load_split(tiny(str(tmp_path / "empty")))
 
 
+def test_a_run_does_not_go_on_with_other_data(packed, tmp_path):
+    data, folder = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(packed, data)
+    heard = []
+    Run(folder, tiny(str(data)), listener=heard.append).train()
+    assert [row["step"] for row in heard if "loss" in row] == list(range(1, 13))
+    shutil.rmtree(data)
+    write_packed(data, np.zeros((30, 16, 16, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"begun on 40 images, .* now holds 30"):
+        Run.open(folder)
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(packed):
     preset = tiny(packed, batch=6, accumulate=4)
     split = Split(np.zeros((8, 16, 16, 3), np.uint8), torch.arange(8), torch.arange(0))

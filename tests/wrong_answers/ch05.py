@@ -74,7 +74,7 @@ WRONG = {
         (lambda ab, f: ab / f**2, "alpha_bar_0 must stay 1"),
         (lambda ab, f: ab / (ab + f * (1 - ab)), "a quarter of the variance"),
         (lambda ab, f: f**2 * ab / (f**2 * ab + 1 - ab), "more noise, not less"),
-        (lambda ab, f: _with_snr((ab / (1 - ab)) / f**2), "infinite values or NaN"),
+        (lambda ab, f: _with_snr((ab / (1 - ab)) / f**2), "the result holds NaN"),
     ],
 }
 

@@ -1,172 +1,33 @@
-"""Reads body, colour, facing, time and ground off a picture of a toy car. Chapter 04.
-
-The judge of generated toy cars: its answers make quality and coverage countable, and
-its features are those on which `metrics` compares drawn and generated cars.
-`python -m ddpm_core.classifier --out FOLDER` trains it anew, measures it and writes its
-weights and card.
-"""
+"""How the attribute classifier is trained and measured, and its card written."""
 
 import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from math import ceil
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 import typer
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ddpm_core.datasets.images import check_images, to_float
+from ddpm_core.classifier import AttributeClassifier, Attributes
+from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, ToyCars, draw_toy_cars
 from ddpm_core.metrics import attribute_accuracy, frechet_distance
-from ddpm_core.models import fit_weights, load_weights, save_weights
-from ddpm_core.types import Features, Images, PerSample
-
-Attributes = Int[Tensor, "b a"]
-"""One row an image, one column an attribute: the number of its value in ATTRIBUTES."""
+from ddpm_core.models import save_weights
+from ddpm_core.types import Images, PerSample
 
 FACING = list(ATTRIBUTES).index("facing")
 """The column of the one attribute that a mirror changes: 0 is left, 1 is right."""
 
 NO_CAR = -1
 """In place of every attribute of a picture that shows no car."""
-
-
-@dataclass(frozen=True)
-class ClassifierConfig:
-    """The shape of an `AttributeClassifier`: side of its images, widths, what it reads.
-
-    `widths`: channels at a half, a quarter and an eighth of the side; the last are the
-    features. `attributes`: the values of each, in the order of the answers. Raises
-    ValueError for sizes that do not fit together. Chapter 04.
-    """
-
-    size: int = 32
-    widths: tuple[int, int, int] = (48, 96, 96)
-    attributes: dict[str, tuple[str, ...]] = field(default_factory=lambda: ATTRIBUTES)
-
-    def __post_init__(self):
-        if self.size < 8 or self.size % 8:
-            raise ValueError(f"size must be a multiple of 8, got {self.size}")
-        if len(self.widths) != 3 or any(w < 16 or w % 16 for w in self.widths):
-            raise ValueError(f"widths must be three multiples of 16, got {self.widths}")
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "ClassifierConfig":
-        """Rebuild it from JSON; raise ValueError for fields unknown or missing."""
-        try:
-            names = {name: tuple(v) for name, v in values["attributes"].items()}
-            widths = tuple(values["widths"])
-            return cls(**{**values, "widths": widths, "attributes": names})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"not the configuration of a classifier: {error}"
-            ) from error
-
-
-class Prediction(NamedTuple):
-    """What is seen, and the probability (0..1) that the network gives it."""
-
-    attributes: Attributes
-    confidence: Float[Tensor, "b a"]
-
-
-class AttributeClassifier(nn.Module):
-    """A small convolutional network with one answer for each attribute.
-
-    (b, 3, size, size) in [-1, 1] -> for each attribute's name, logits (b, values).
-    Raises ValueError for images of another shape. Chapter 04.
-    """
-
-    def __init__(self, config: ClassifierConfig | None = None):
-        super().__init__()
-        self.config = config or ClassifierConfig()
-        half, quarter, eighth = self.config.widths
-        self.trunk = nn.Sequential(
-            _stage(3, half // 2, kernel=4, stride=2),
-            _stage(half // 2, half),
-            _stage(half, quarter, stride=2),
-            _stage(quarter, quarter),
-            _stage(quarter, eighth, stride=2),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
-        self.heads = nn.ModuleDict(
-            {k: nn.Linear(eighth, len(v)) for k, v in self.config.attributes.items()}
-        )
-
-    def forward(self, images: Images) -> dict[str, Float[Tensor, "b _"]]:
-        features = self._extract(images)
-        return {name: head(features) for name, head in self.heads.items()}
-
-    @torch.no_grad()
-    def features(self, images: Images, *, chunk: int = 512) -> Features:
-        """Return what the answers are read from, (b, widths[-1]), for `metrics`.
-
-        `images` in [-1, 1], taken `chunk` at a time. Raises ValueError for images of
-        another shape or range. Chapter 04.
-        """
-        check_images(images)
-        return torch.cat([self._extract(part) for part in images.split(chunk)])
-
-    @torch.no_grad()
-    def predict(self, images: Images, *, chunk: int = 512) -> Prediction:
-        """Return the likeliest value of each attribute, and its probability.
-
-        `images` in [-1, 1], taken `chunk` at a time. It has been taught to doubt blobs
-        and noise; other pictures that are no cars it may read with confidence. Raises
-        ValueError for images of another shape or range. Chapter 04.
-        """
-        features = self.features(images, chunk=chunk)
-        best = [head(features).softmax(1).max(1) for head in self.heads.values()]
-        return Prediction(
-            attributes=torch.stack([b.indices for b in best], dim=1),
-            confidence=torch.stack([b.values for b in best], dim=1),
-        )
-
-    def _extract(self, images: Tensor) -> Tensor:
-        size = self.config.size
-        if images.shape[1:] != (3, size, size):
-            raise ValueError(
-                f"this classifier reads images of shape (b, 3, {size}, {size}), "
-                f"got {tuple(images.shape)}"
-            )
-        return self.trunk(images)
-
-
-def _stage(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1):
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False),
-        nn.GroupNorm(8, outputs),
-        nn.SiLU(),
-    )
-
-
-def load_classifier(
-    name: str | Path = "toy-cars-classifier-32", device: str | torch.device = "cpu"
-) -> AttributeClassifier:
-    """Load the classifier that ships with the book, or one from a folder of weights.
-
-    Raises as `load_weights` does, and ValueError for weights that do not fit their card
-    or were trained for attributes that are no longer drawn. Chapter 04.
-    """
-    state, card = load_weights(name)
-    config = ClassifierConfig.from_dict(card["config"])
-    if list(config.attributes.items()) != list(ATTRIBUTES.items()):
-        raise ValueError(
-            f"{name} reads {config.attributes}, but toy cars now have {ATTRIBUTES}; "
-            "train it anew: python -m ddpm_core.classifier"
-        )
-    net = AttributeClassifier(config)
-    fit_weights(net, state, name)
-    return net.to(device).eval().requires_grad_(False)
 
 
 def attribute_loss(net: nn.Module, images: Images, attributes: Attributes) -> PerSample:
@@ -384,7 +245,3 @@ It knows toy cars only. A picture that is neither a car nor noise may be read wi
 confidence, so look at the pictures too. Its features are its own: distances on them do
 not compare with those on Inception's.
 """
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,0 +1,82 @@
+"""What is measured of samples, on drawn cars whose answers are known."""
+
+import pytest
+import torch
+
+from ddpm_core.classifier import AttributeClassifier
+from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars, to_float, write_packed
+from ddpm_core.evaluation import (
+    Extractor,
+    attribute_report,
+    extractor,
+    nearest_images,
+    real_images,
+    score,
+)
+from ddpm_core.presets import preset
+
+PIXELS = Extractor("pixels", lambda images: images[:, :, ::8, ::8].flatten(1))
+
+
+@pytest.fixture(scope="module")
+def cars():
+    return to_float(draw_toy_cars(120, seed=3).images)
+
+
+def test_real_images_score_as_real(cars):
+    a, b, c = cars.split(40)
+    scores = score(PIXELS, a, a, b)
+    assert scores.frechet == pytest.approx(0, abs=1e-6) and scores.floor > 1
+    assert (scores.precision, scores.recall, scores.coverage) == (1, 1, 1)
+    other = score(PIXELS, c, a, b)
+    assert other.frechet == pytest.approx(other.floor, rel=0.5)
+    grey = score(PIXELS, torch.zeros_like(a), a, b)
+    assert grey.frechet > 2 * grey.floor and grey.recall == 0
+
+
+def test_a_score_says_what_it_is_of(cars):
+    a, b, c = cars.split(40)
+    said = str(score(PIXELS, a, b, c))
+    assert said.startswith("on 40 samples and as many real images, features of pixels")
+    with pytest.raises(ValueError, match="equally many, got 40, 40 and 39"):
+        score(PIXELS, a, b, c[:39])
+
+
+def test_attributes_of_drawn_cars_are_read_back():
+    forced = torch.tensor([[2, 0, 1, 1, 0]] * 50).numpy()
+    cars = to_float(draw_toy_cars(50, seed=9, attributes=forced).images)
+    report = attribute_report(cars)
+    for i, (name, values) in enumerate(ATTRIBUTES.items()):
+        assert report[name][values[forced[0, i]]] > 0.95
+        assert report[name]["confidence"] > 0.9
+        assert sum(report[name][value] for value in values) == pytest.approx(1)
+
+
+def test_a_copy_is_found_at_distance_zero(cars):
+    stored = draw_toy_cars(120, seed=3).images
+    near, rms = nearest_images(cars[[7, 70]], torch.from_numpy(stored))
+    assert torch.equal(near, cars[[7, 70]]) and (rms == 0).all()
+    shifted = (cars[:1] + 0.1).clamp(-1, 1)
+    _, rms = nearest_images(shifted, torch.from_numpy(stored[:1]))
+    want = (shifted - cars[:1]).square().mean().sqrt().item()
+    assert rms.item() == pytest.approx(want, abs=0.005)
+
+
+def test_real_images_come_from_where_they_are_asked(tmp_path):
+    chosen = preset("toy-cars-32")
+    drawn = real_images("toy-cars", chosen, 5, seed=4)
+    assert torch.equal(drawn, to_float(draw_toy_cars(5, seed=4).images))
+    write_packed(tmp_path / "packed", draw_toy_cars(9, seed=1).images)
+    packed = real_images(str(tmp_path / "packed"), chosen, 9, seed=0)
+    rows = {tuple(row) for row in packed.flatten(1).tolist()}
+    assert len(rows) == 9
+    with pytest.raises(ValueError, match=r"10 images of 32 .* holds 9 of 32 pixels"):
+        real_images(str(tmp_path / "packed"), chosen, 10, seed=0)
+
+
+def test_the_classifiers_features_are_an_extractor():
+    measure = extractor("classifier")
+    assert measure.name == "toy-cars-classifier-32"
+    assert isinstance(measure.features.__self__, AttributeClassifier)
+    with pytest.raises(ValueError, match="'clip'; there is: classifier, inception"):
+        extractor("clip")
