@@ -1,0 +1,53 @@
+# One set-up serves every command: .venv with the versions in constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+HTML := _build/html
+PORT ?= 8000
+CHAPTERS ?= $(wildcard chapters/*.ipynb)
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lint chapters serve clean distclean pins
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+book: $(READY) ## build the book from the stored outputs; open what it prints
+	@$(BIN)/jupyter-book build -q .
+	@echo "The book: file://$(CURDIR)/$(HTML)/index.html"
+
+test: lint ## everything that guards the project: style, library, chapters, pages
+	rm -rf _build
+	$(BIN)/jupyter-book build -q -W --keep-going .
+	$(BIN)/pytest
+
+lint: $(READY) ## style only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+chapters: $(READY) ## run the chapters again and store their outputs (CHAPTERS=... for some)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False $(CHAPTERS)
+
+serve: book ## show the book at http://localhost:8000 (PORT=... for another)
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) $(PORT)
+
+clean: ## remove the built book
+	rm -rf _build
+
+distclean: clean ## remove the set-up too
+	rm -rf $(VENV) book/_static/vendor *.egg-info
+
+pins: $(READY) ## write the installed versions to constraints.txt
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable \
+		| grep -vE '^(nvidia|cuda|triton)'; } > $(VENV)/pins
+	mv $(VENV)/pins constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+		f"Python 3.11 or newer is needed, and $(PYTHON) is {v[0]}.{v[1]}: " \
+		"name another one, as in make PYTHON=python3.12 book")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[book,test]'
+	@touch $@
