@@ -29,6 +29,7 @@ lint: $(READY) ## style only
 chapters: $(READY) ## run the chapters again and store their outputs (CHAPTERS=... for some)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False $(CHAPTERS)
+	$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams $(CHAPTERS)
 
 serve: book ## show the book at http://localhost:8000 (PORT=... for another)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) $(PORT)
@@ -37,7 +38,7 @@ clean: ## remove the built book
 	rm -rf _build
 
 distclean: clean ## remove the set-up too
-	rm -rf $(VENV) book/_static/vendor *.egg-info
+	rm -rf $(VENV) book/_vendor *.egg-info
 
 pins: $(READY) ## write the installed versions to constraints.txt
 	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable \

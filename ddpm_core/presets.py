@@ -155,9 +155,8 @@ PRESETS = {
         data="data/stanford-cars-32",
         unet=SMALL_UNET,
         flip=True,
-        epochs=9,
-        batch=64,
-        strips=(1, 3, 6, 9),
+        epochs=12,
+        strips=(1, 3, 6, 12),
     ),
     "cars64-article": Preset(
         data="data/stanford-cars-64",

@@ -99,7 +99,7 @@ class Reader:
         context.add_init_script(f"localStorage.mode = localStorage.theme = '{theme}'")
         context.route(lambda url: not url.startswith(site), self.refuse)
         self.page = context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", self.hear)
         self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
         self.page.on("response", self.check_status)
