@@ -1,6 +1,6 @@
 """The command line: `ddpm prepare`, `train`, `sample`, `evaluate`, `export`.
 
-What takes long to import is imported by the command that needs it.
+What only one command needs is imported by that command.
 """
 
 import inspect
@@ -24,7 +24,7 @@ def main() -> None:
     """Run the command line; an expected error is one line, not a traceback."""
     try:
         app()
-    except (ValueError, FileNotFoundError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         typer.secho(f"ddpm: {error}", fg="red", err=True)
         raise SystemExit(1) from None
 
@@ -105,8 +105,9 @@ def train(
 
     chosen = presets.preset(preset).replace(**changed_fields(options))
     out = out or Path("data/runs") / preset
-    listener = tensorboard_writer(out / "tensorboard") if tensorboard else None
-    run = runs.Run(out, chosen, resume=resume, listener=listener)
+    run = runs.Run(out, chosen, resume=resume)
+    if tensorboard and run.main:
+        run.listener = tensorboard_writer(out / "tensorboard")
     run.note_command(shlex.join(["ddpm", *sys.argv[1:]]))
     if run.main:
         parameters = sum(p.numel() for p in run.net.parameters())
@@ -143,12 +144,12 @@ def sample(
     from tqdm import tqdm
 
     from ddpm_core.datasets.images import save_grid, save_strip
-    from ddpm_core.models import load_model
+    from ddpm_core.models import best_device, load_model, step_generator
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     model = load_model(weights, device)
     x_T = model.noise(n, torch.Generator().manual_seed(seed))
-    g = torch.Generator(device).manual_seed(seed)
+    g = step_generator(seed, device)
     run = model.sample(x_T, steps, sampler, generator=g)
     states = [state.x for state in tqdm(run, total=steps + 1, unit="step")]
     if strip:
@@ -227,9 +228,9 @@ def evaluate(
 ) -> None:
     """Measure a model's samples against real images that it need not have seen."""
     from ddpm_core import evaluation
-    from ddpm_core.models import load_model
+    from ddpm_core.models import best_device, load_model
 
-    measure, model = evaluation.extractor(features), load_model(weights)
+    measure, model = evaluation.extractor(features), load_model(weights, best_device())
     data = data or model.preset.data
     if features == "classifier" and data != "toy-cars":
         raise ValueError(

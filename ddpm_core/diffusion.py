@@ -106,7 +106,8 @@ def diffusion_loss(
     error = (net(x_t, t, cond) - wanted).square().flatten(1).mean(1)
     if weight is None:
         return error
-    return error * weight(schedule.snr.to(error.device)[t]).to(error.dtype)
+    factors = weight(schedule.snr[t.to(schedule.snr.device)])
+    return error * factors.to(error.dtype).to(error.device)
 
 
 def draw_times(
@@ -124,10 +125,13 @@ def make_denoiser(
 ) -> Denoise:
     """Wrap a trained network as denoise(x_t, t) -> x0_hat, all that a sampler needs.
 
-    The result raises ValueError for t = 0 or t > T. Chapter 08.
+    On the CPU the result raises ValueError for t = 0 or t > T; elsewhere a check would
+    make the device wait, and `sample` has checked its times. Chapter 08.
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        if t.device.type == "cpu":
+            schedule.check_times(t, first=1)
         a, s = schedule.scales(t, like=x_t)
         return target.to_clean(net(x_t, t, cond), x_t, a, s)
 

@@ -12,7 +12,7 @@ from ddpm_core import metrics
 from ddpm_core.classifier import load_classifier
 from ddpm_core.datasets import PackedImages, to_float, to_uint8
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
-from ddpm_core.models import DiffusionModel
+from ddpm_core.models import DiffusionModel, step_generator
 from ddpm_core.presets import Preset, one_of
 from ddpm_core.samplers import last
 from ddpm_core.types import Features, Images
@@ -146,12 +146,12 @@ def draw_samples(
     chunk: int = 128,
 ) -> Images:
     """Sample n images, some at a time, with a progress bar; the seed fixes them all."""
-    g = torch.Generator().manual_seed(seed)
+    g, own = torch.Generator().manual_seed(seed), None
     parts = [min(chunk, n - i) for i in range(0, n, chunk)]
     images = []
     for size in tqdm(parts, unit="batch", desc="sampling"):
         x_T = model.noise(size, g)
-        own = torch.Generator(x_T.device).manual_seed(seed + len(images))
+        own = own or step_generator(seed, x_T.device)
         images.append(last(model.sample(x_T, steps, sampler, generator=own)).cpu())
     return torch.cat(images)
 

@@ -16,7 +16,7 @@ from ddpm_core.evaluation import (
     nearest_images,
     score,
 )
-from ddpm_core.models import load_model, save_weights
+from ddpm_core.models import best_device, load_model, save_weights
 from ddpm_core.presets import Preset
 from ddpm_core.runs import Run, read_log
 
@@ -36,21 +36,27 @@ def export(folder: Path, out: Path, *, n: int, steps: int, seed: int = 0) -> dic
         raise ValueError(
             f"{folder} stands at step {run.step} of {run.steps}: go on with --resume"
         )
-    card = describe(run, out.name)
+    if not len(run.split.held_out):
+        raise ValueError(f"{folder} holds out no images, which the card needs")
+    from ddpm_core import plots  # an extra: better missed now than after sampling
+
+    export_command = f"ddpm export {folder} {out} --n {n} --steps {steps}"
+    card = describe(run, out.name, [*run.commands(), export_command])
     save_weights(out, run.ema.net.state_dict(), card)
-    model = load_model(out)  # from here on as it is stored
+    model = load_model(out, best_device())  # from here on as it is stored
     samples = draw_samples(model, n, steps=steps, seed=seed)
     save_grid(out / "samples.png", samples[:SHOWN])
-    trained_on = torch.from_numpy(run.split.images[run.split.train])
+    trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
     near, distance = nearest_images(samples[:SHOWN], trained_on)
     rows = torch.cat([samples[: AUDITED // 2], near[: AUDITED // 2]])
     rows = torch.cat(
         [rows, samples[AUDITED // 2 : AUDITED], near[AUDITED // 2 : AUDITED]]
     )
     save_grid(out / "nearest.png", rows, ncols=AUDITED // 2)
-    held = torch.from_numpy(run.split.images[run.split.held_out])
+    held = torch.from_numpy(run.split.images[run.split.held_out.numpy()])
     _, held_distance = nearest_images(to_float(held[:SHOWN]), trained_on)
-    save_losses(out / "losses.png", read_log(folder))
+    plots.use_style()
+    plots.losses(read_log(folder)).savefig(out / "losses.png", dpi=110)
     card["measured"] = {
         "steps": steps,
         "sampler": "ddim",
@@ -66,22 +72,26 @@ def export(folder: Path, out: Path, *, n: int, steps: int, seed: int = 0) -> dic
     return card
 
 
-def describe(run: Run, name: str) -> dict:
+def describe(run: Run, name: str, commands: list[str]) -> dict:
     """What was trained, with which command, on what, for how long."""
     return {
         "name": name,
         "config": run.preset.to_dict(),
         "parameters": sum(p.numel() for p in run.net.parameters()),
-        "commands": [*run.commands(), f"ddpm export {run.folder} data/weights/{name}"],
+        "commands": commands,
         "seed": run.preset.seed,
         "images": len(run.split.train),
         "images seen": run.steps * run.preset.batch,
-        "hardware": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores "
-        f"({platform.machine()})"
-        if run.accelerator.device.type == "cpu"
-        else torch.cuda.get_device_name(),
+        "hardware": hardware(run.accelerator.device),
         "seconds": round(run.seconds),
     }
+
+
+def hardware(device: torch.device) -> str:
+    """Name what a run was trained on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {os.cpu_count()} cores ({platform.machine()})"
 
 
 def measure_toy_cars(samples, preset: Preset) -> dict:
@@ -108,14 +118,6 @@ def rounded(distances: torch.Tensor) -> dict[str, float]:
     }
 
 
-def save_losses(path: Path, rows: list[dict]) -> None:
-    """Draw the losses of a run against the images seen."""
-    from ddpm_core import plots
-
-    plots.use_style()
-    plots.losses(rows).savefig(path, dpi=110)
-
-
 def card_text(card: dict) -> str:
     """Put the card into words, for people."""
     measured, config = card["measured"], card["config"]
@@ -139,8 +141,8 @@ A denoising U-Net of {card["parameters"]:,} parameters for images of {config["si
 ```
 
 - Hardware and time: {card["hardware"]}, {card["seconds"] / 60:.0f} minutes of training.
-- Images: {card["images"]:,}, of which {card["images seen"]:,} were seen in training
-  (each {card["images seen"] / card["images"]:.1f} times); seed {card["seed"]}.
+- Images: {card["images"]:,}; {card["images seen"]:,} were seen in training, each
+  {card["images seen"] / card["images"]:.1f} times; seed {card["seed"]}.
 - Stored: averaged weights (decay {config["ema"]}) in fp16; configuration and hash in
   `card.json`.
 

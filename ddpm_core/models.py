@@ -80,6 +80,18 @@ class DiffusionModel:
         return sample(self.denoiser(), step, x_T, times, generator=generator)
 
 
+def step_generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """Return the generator of the steps' noise: never that which drew x_T."""
+    return torch.Generator(device).manual_seed(seed + 2**31)
+
+
+def best_device() -> torch.device:
+    """The device to sample on: CUDA, Apple's GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 def load_model(name: str | Path, device: str | torch.device = "cpu") -> DiffusionModel:
     """Load a diffusion model that ships with the book, or from a folder of weights.
 

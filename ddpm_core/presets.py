@@ -83,10 +83,22 @@ class Preset:
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("target", self.target, TARGETS)
         one_of("precision", self.precision, ("no", "bf16", "fp16"))
-        for name in ("size", "drawn", "T", "epochs", "batch", "accumulate", "lr",
-                     "log_every", "checkpoint_every", "sample_steps"):  # fmt: skip
+        above_zero = "size drawn T epochs batch accumulate lr clip log_every"
+        for name in (*above_zero.split(), "checkpoint_every", "sample_steps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("held_out", "seed", "warmup", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative: {getattr(self, name)}")
+        schedule = self.make_schedule()
+        if self.target == "eps" and schedule.ends_in_pure_noise:
+            raise ValueError(
+                "target eps cannot be learned with zero_terminal_snr: take v or x0"
+            )
+        if self.strips and self.sample_steps > self.T:
+            raise ValueError(
+                f"sample_steps must be at most T = {self.T}, got {self.sample_steps}"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
         if self.size % self.unet.side_multiple:

@@ -9,6 +9,7 @@ Chapter 07.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from ddpm_core import training
 from ddpm_core.datasets import PackedImages, draw_toy_cars, to_float
 from ddpm_core.datasets.images import save_strip
 from ddpm_core.diffusion import diffusion_loss, draw_times
-from ddpm_core.models import DiffusionModel
+from ddpm_core.models import DiffusionModel, step_generator
 from ddpm_core.presets import Preset
 from ddpm_core.unet import UNet
 
@@ -118,7 +119,9 @@ class Batches:
             len(self.split.train), generator=_seeded(preset, 1, epoch)
         )
         chosen = self.split.train[order[place * n : (place + 1) * n]]
-        x0 = to_float(self.images[chosen]).to(self.device)
+        stored = isinstance(self.images, np.ndarray)
+        x0 = to_float(self.images[chosen.numpy() if stored else chosen])
+        x0 = x0.to(self.device)
         g = _seeded(preset, 2, step, self.device)
         t = draw_times(schedule, n, device=self.device, generator=g)
         eps = torch.randn(x0.shape, generator=g, device=self.device)
@@ -154,9 +157,10 @@ class Run:
         listener: Callable[[dict], None] | None = None,
     ):
         self.folder, self.preset, self.listener = folder, preset, listener
+        _check_launcher(preset)
         self.accelerator = Accelerator(mixed_precision=preset.precision)
         self.main = self.accelerator.is_main_process
-        self._claim(resume)
+        self._check_folder(resume)
         torch.manual_seed(preset.seed)
         device = self.accelerator.device
         self.net = UNet(preset.unet).to(device, memory_format=torch.channels_last)
@@ -170,12 +174,14 @@ class Run:
         self.step, self.seconds = 0, 0.0
         if resume:
             self._resume()
-        with self.accelerator.main_process_first():
-            self.split = load_split(preset)
-        self._claim_data()
+        self.split = load_split(preset)
+        self._check_data()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.batches = Batches(self.split, preset, device, rank, world)
         self.steps = preset.epochs * self.batches.steps_an_epoch
+        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        if self.main:
+            self._claim()
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -220,6 +226,8 @@ class Run:
     def rows(self) -> Iterator[dict]:
         """Train; log, check, and save at the steps where it is due; yield log rows."""
         preset, epoch_steps = self.preset, self.batches.steps_an_epoch
+        if self.main:
+            self._trim_log()
         since, losses, norms = time.perf_counter(), [], []
         for done in self._steps():
             self.step = done.step
@@ -247,11 +255,12 @@ class Run:
                 self._log(row)
                 since, losses, norms = now, [], []
                 yield row
+            paused = time.perf_counter()
             if self.main and ends_epoch:
                 self._end_epoch(done.step // epoch_steps)
-                since = time.perf_counter()
             if self.main and (done.step % preset.checkpoint_every == 0 or ends_run):
                 self._save()
+            since += time.perf_counter() - paused  # only training counts
 
     def _steps(self) -> Iterator[training.TrainStep]:
         preset, schedule = self.preset, self.preset.make_schedule()
@@ -306,7 +315,7 @@ class Run:
     def save_strip(self, path: Path) -> None:
         """Draw 9 stages, from noise to car, for a few cars of one fixed noise."""
         x_T = self.model.noise(ROWS, torch.Generator().manual_seed(self.preset.seed))
-        g = torch.Generator(x_T.device).manual_seed(self.preset.seed)
+        g = step_generator(self.preset.seed, x_T.device)
         states = list(self.model.sample(x_T, self.preset.sample_steps, generator=g))
         save_strip(path, [state.x for state in states])
 
@@ -319,12 +328,14 @@ class Run:
                 "often helps."
             )
 
-    def _claim(self, resume: bool) -> None:
-        """Take the folder for this run; refuse another run's."""
+    def _check_folder(self, resume: bool) -> None:
+        """Refuse another run's folder, and this run's own unless it is resumed."""
         config, there = self.preset.to_dict(), self.folder / "config.json"
         if there.exists():
             old = json.loads(there.read_text())
             differing = sorted(k for k in config | old if config.get(k) != old.get(k))
+            if resume and config["epochs"] > old.get("epochs", 0):
+                differing = [k for k in differing if k != "epochs"]  # train on, longer
             if differing:
                 raise ValueError(
                     f"{self.folder} holds another run; it differs in "
@@ -338,13 +349,17 @@ class Run:
                 )
         elif resume:
             raise ValueError(f"there is no run in {self.folder} to resume")
-        if self.main:
-            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (self.folder / "strips").mkdir(exist_ok=True)
-            there.write_text(json.dumps(config, indent=1) + "\n")
-        self.accelerator.wait_for_everyone()
 
-    def _claim_data(self) -> None:
+    def _claim(self) -> None:
+        """Take the folder for this run."""
+        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (self.folder / "strips").mkdir(exist_ok=True)
+        config = json.dumps(self.preset.to_dict(), indent=1) + "\n"
+        write_whole(self.folder / "config.json", config)
+        images = json.dumps({"images": len(self.split.images)}) + "\n"
+        write_whole(self.folder / "data.json", images)
+
+    def _check_data(self) -> None:
         """Refuse to go on with other images than the run was begun with."""
         path, n = self.folder / "data.json", len(self.split.images)
         known = json.loads(path.read_text())["images"] if path.exists() else n
@@ -353,8 +368,6 @@ class Run:
                 f"{self.folder} was begun on {known} images, {self.preset.data} now "
                 f"holds {n}: start a new run with another --out"
             )
-        if self.main:
-            path.write_text(json.dumps({"images": n}) + "\n")
 
     def _resume(self) -> None:
         checkpoints = self._checkpoints()
@@ -370,9 +383,12 @@ class Run:
                 ) from error
         rows = [row for row in read_log(self.folder) if row["step"] <= self.step]
         self.seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
-        if self.main:
-            lines = "".join(json.dumps(row) + "\n" for row in rows)
-            (self.folder / "log.jsonl").write_text(lines)
+
+    def _trim_log(self) -> None:
+        """Drop what was logged after the checkpoint from which the run goes on."""
+        rows = [row for row in read_log(self.folder) if row["step"] <= self.step]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_whole(self.folder / "log.jsonl", lines)
 
     def _save(self) -> None:
         path = self.folder / "checkpoints" / f"step-{self.step:08d}.safetensors"
@@ -408,6 +424,29 @@ class Run:
 
 def _loss(net, x0: Tensor, t: Tensor, eps: Tensor, *, schedule, target) -> Tensor:
     return diffusion_loss(net, schedule, target, x0, t=t, eps=eps)
+
+
+def _check_launcher(preset: Preset) -> None:
+    """Refuse a precision that `accelerate launch` asks for and the preset does not."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", preset.precision):
+        raise ValueError(
+            f"accelerate launch asks for {asked}, the preset for {preset.precision}: "
+            f"give --precision {asked} to ddpm train"
+        )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file whole or not at all; what stands there already is left."""
+    if path.exists() and path.read_text() == text:
+        return
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise Stopped(f"{path} could not be written: {error}") from error
 
 
 def read_log(folder: Path) -> list[dict]:

@@ -121,9 +121,9 @@ def ancestral_step(
     Ho et al. 2020, eqs. (6) and (7), for any u < t (alpha_t becomes ab_t/ab_u).
     The step to u = 0 returns x0_hat. Chapters 08 and 09.
     """
+    ab_t, ab_u = _alpha_bars(schedule, t, u)
     if u == 0:
         return x0_hat
-    ab_t, ab_u = _alpha_bars(schedule, t, u)
     to_clean = sqrt(ab_u) * (1 - ab_t / ab_u) / (1 - ab_t)
     to_noisy = sqrt(ab_t / ab_u) * (1 - ab_u) / (1 - ab_t)
     std = sqrt(variance(schedule, t, u))
@@ -146,6 +146,8 @@ def ddim_step(
     std = eta sqrt(beta-tilde), Song et al. 2021 (DDIM), eqs. (12) and (16). eta = 0 is
     deterministic, eta = 1 is `ancestral_step`. Chapter 09.
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
     ab_t, ab_u = _alpha_bars(schedule, t, u)
     eps_hat = (x - sqrt(ab_t) * x0_hat) / sqrt(1 - ab_t)
     std = eta * sqrt(posterior_variance(schedule, t, u))

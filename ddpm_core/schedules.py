@@ -118,7 +118,12 @@ class Schedule:
             )
 
     def to(self, device) -> "Schedule":
-        """Return the same schedule with its tensor on `device`."""
+        """Return the same schedule with its tensor on `device`.
+
+        Apple's GPUs know no float64: for them it stays on the CPU, and so do look-ups.
+        """
+        if torch.device(device).type == "mps":
+            return self
         return Schedule(self.alpha_bar.to(device))
 
 

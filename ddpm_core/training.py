@@ -48,10 +48,12 @@ def train(
     trained = net
     net, optimizer = accelerator.prepare(net, optimizer)
     net.train()
+    if ema is not None:
+        ema.net.to(accelerator.device)
     for step, batch in enumerate(batches, start):
-        rate = lr(step) if lr else optimizer.param_groups[0]["lr"]
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for group in optimizer.param_groups if lr else ():
+            group["lr"] = lr(step)
+        rate = optimizer.param_groups[0]["lr"]
         total = 0.0
         for i, part in enumerate(_parts(batch, accumulate, accelerator.device)):
             waits = i < accumulate - 1  # gradients of several processes meet once
@@ -70,6 +72,10 @@ def train(
 def _parts(
     batch: tuple[Tensor, ...], n: int, device: torch.device
 ) -> Iterator[tuple[Tensor, ...]]:
+    if len(batch[0]) % n:
+        raise ValueError(
+            f"a batch of {len(batch[0])} has no accumulate = {n} equal parts"
+        )
     chunks = (tensor.to(device, non_blocking=True).chunk(n) for tensor in batch)
     return zip(*chunks, strict=True)
 
@@ -117,7 +123,8 @@ def save_checkpoint(
 ) -> None:
     """Write all that training needs to go on, whole or not at all.
 
-    The file is safetensors: network, averaged weights, the optimiser's moments. On a
+    The file is safetensors: network, averaged weights, the optimiser's moments (not
+    the scale of fp16, which finds itself again within some steps). On a
     full disk the OSError is raised, nothing is left of the new file and older ones are
     kept.
     """

@@ -43,6 +43,18 @@ class UNetConfig:
     image_channels: int = _said("channels of the images", 3)
 
     def __post_init__(self):
+        for name in ("blocks", "heads", "groups", "patch", "image_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if not self.channels or min(self.channels) < 4 or self.channels[0] % 2:
+            raise ValueError(
+                "channels must be one width a level, each at least 4, the first even, "
+                f"got {self.channels}"
+            )
         if len(self.attention) != len(self.channels):
             raise ValueError(
                 "attention needs one entry a level, "

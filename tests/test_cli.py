@@ -43,14 +43,14 @@ def test_train_sample_and_prepare_make_what_they_say(tmp_path):
     packed, run = tmp_path / "packed", tmp_path / "run"
     said = succeeded("prepare", photos, "--out", packed, "--size", 16)
     assert "40 images of 16x16" in said and "broken.jpg" in said
-    said = succeeded("train", "photos-32", "--data", packed, "--out", run, *TINY)
+    command = ["train", "photos-32", "--data", packed, "--out", run, *TINY]
+    said = succeeded(*command)
     assert "24 images, 1 steps" in said and "images/s" in said
-    assert Image.open(run / "strips" / "epoch-0001.png").size == (
-        9 * 17 + 1,
-        4 * 17 + 1,
-    )
+    strip = Image.open(run / "strips" / "epoch-0001.png")
+    assert strip.size == (9 * 17 + 1, 4 * 17 + 1)
     assert json.loads((run / "config.json").read_text())["unet"]["channels"] == [8, 16]
-    assert "--resume" in ddpm("train", "photos-32", "--out", run, *TINY).stderr
+    assert "go on with --resume" in ddpm(*command).stderr
+    assert "it differs in T (20)" in ddpm(*command, "--T", 30).stderr
 
 
 def test_shipped_weights_draw_cars(tmp_path):

@@ -169,6 +169,8 @@ def test_bad_input_is_refused_with_what_was_got():
         diffusion_loss(net, schedule, EPS, x0, t=torch.tensor([3, 11]))
     with pytest.raises(ValueError, match=r"\(2, 3\), got \(2, 4\)"):
         add_noise(schedule, x0, torch.tensor([1, 2]), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"1\.\.10, got 0\.\.0"):
+        make_denoiser(net, schedule, EPS)(x0, torch.tensor([0, 0]))
     pure = rescale_zero_terminal_snr(schedule)
     with pytest.raises(ValueError, match="use V or X0"):
         diffusion_loss(net, pure, EPS, x0)

@@ -11,6 +11,7 @@ from ddpm_core.models import (
     load_model,
     load_weights,
     save_weights,
+    step_generator,
 )
 from ddpm_core.presets import Preset
 from ddpm_core.samplers import last
@@ -56,6 +57,14 @@ def test_samples_are_images_and_repeat_from_their_seed(saved):
         x = once()
         assert x.shape == (3, 3, 16, 16) and x.abs().max() <= 1 and x.std() > 0.05
         assert torch.equal(x, once())
+
+
+def test_the_noise_of_the_steps_is_not_that_of_the_start(saved):
+    """One seed for both, and yet the first step does not add x_T once more."""
+    x_T = load_model(saved[0]).noise(4, torch.Generator().manual_seed(7))
+    first = torch.randn(x_T.shape, generator=step_generator(7))
+    pair = torch.stack([x_T.flatten(), first.flatten()])
+    assert torch.corrcoef(pair)[0, 1].abs() < 0.1
 
 
 def test_steps_beyond_T_are_refused(saved):

@@ -15,7 +15,9 @@ def test_json_gives_a_preset_back(name):
 
 
 def test_fields_of_the_run_and_of_the_network_can_be_changed():
-    changed = preset("toy-cars-32").replace(lr=0.5, channels=(8, 16), T=77)
+    changed = preset("toy-cars-32").replace(
+        lr=0.5, channels=(8, 16), T=77, sample_steps=7
+    )
     assert (changed.lr, changed.unet.channels, changed.T) == (0.5, (8, 16), 77)
     assert preset("toy-cars-32").unet == SMALL_UNET
 
@@ -54,6 +56,13 @@ def test_unknown_names_list_what_there_is():
         ({"ema": 1.0}, r"ema must lie in \[0, 1\), got 1.0"),
         ({"size": 30}, "size must be a multiple of 4"),
         ({"checkpoint_every": 30}, "multiple of log_every = 20, got 30"),
+        ({"held_out": -1}, "held_out must not be negative: -1"),
+        ({"clip": 0.0}, "clip must be above 0, got 0.0"),
+        ({"T": 20}, "sample_steps must be at most T = 20, got 50"),
+        ({"target": "eps", "zero_terminal_snr": True}, "eps cannot be learned"),
+        ({"schedule": "linear", "beta_end": 2.0}, "beta_end = 2.0"),
+        ({"groups": 0}, "groups must be at least 1, got 0"),
+        ({"channels": (), "attention": ()}, r"one width a level.*got \(\)"),
         ({"precision": "int8"}, "unknown precision 'int8'"),
     ],
 )

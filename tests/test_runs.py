@@ -214,6 +214,54 @@ def test_a_log_that_was_cut_short_is_read_up_to_the_cut(tmp_path):
     assert read_log(tmp_path / "none") == []
 
 
+def test_a_full_disk_at_resuming_loses_nothing(packed, tmp_path):
+    run = Run(tmp_path / "run", tiny(packed))
+    run.train()
+    before = {p: p.read_bytes() for p in run.folder.glob("*.json*")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        Run.open(run.folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {p: p.read_bytes() for p in before} == before and len(before) == 3
+
+
+def test_looking_at_a_run_leaves_its_log_alone(packed, tmp_path):
+    run = Run(tmp_path / "run", tiny(packed, checkpoint_every=5))
+    rows = run.rows()
+    for _ in range(7):
+        next(rows)
+    written = (run.folder / "log.jsonl").read_text()
+    assert Run.open(run.folder).step == 5
+    assert (run.folder / "log.jsonl").read_text() == written
+
+
+def test_a_mistake_does_not_take_the_folder(packed, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Run(tmp_path / "run", tiny(str(tmp_path / "nowhere")))
+    assert Run(tmp_path / "run", tiny(packed)).step == 0
+
+
+def test_a_finished_run_can_be_trained_on(packed, tmp_path):
+    Run(tmp_path / "run", tiny(packed, epochs=2, strips=())).train()
+    longer = Run(tmp_path / "run", tiny(packed, epochs=3, strips=()), resume=True)
+    assert (longer.step, longer.steps) == (8, 12)
+    longer.train()
+    steps = [row["step"] for row in read_log(longer.folder) if "loss" in row]
+    assert steps == list(range(1, 13))
+    with pytest.raises(ValueError, match=r"differs in epochs \(3\)"):
+        Run(tmp_path / "run", tiny(packed, epochs=1, strips=()), resume=True)
+
+
+def test_a_batch_of_one_is_a_batch(packed):
+    preset = tiny(packed, batch=1)
+    x0, t, _ = next(
+        Batches(load_split(preset), preset, torch.device("cpu")).since(0, 1)
+    )
+    assert x0.shape == (1, 3, 16, 16) and t.shape == (1,)
+
+
 def test_another_runs_folder_is_refused(packed, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(ValueError, match="no run in .* to resume"):

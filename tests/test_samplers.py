@@ -312,6 +312,13 @@ def test_spaced_times_fall_evenly_from_T_to_0(steps):
     assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
 
 
+def test_an_eta_outside_its_range_is_refused():
+    schedule, x = cosine_schedule(10), torch.zeros(1, 1, **FLOAT)
+    for eta in (-1.0, 1.5):
+        with pytest.raises(ValueError, match=rf"eta must lie in \[0, 1\], got {eta}"):
+            ddim_step(schedule, x, x, 5, 3, x, eta=eta)
+
+
 def test_bad_times_are_refused():
     with pytest.raises(ValueError, match=r"1\.\.1000, got 2000"):
         spaced_times(1000, 2000)

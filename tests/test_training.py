@@ -59,6 +59,20 @@ def test_accumulation_changes_nothing_but_memory(generator):
     torch.testing.assert_close(whole.weight, parts.weight)
 
 
+def test_a_batch_that_has_no_equal_parts_is_refused(generator):
+    net, optimizer = make()
+    with pytest.raises(ValueError, match="a batch of 8 has no accumulate = 3"):
+        list(train(net, squared_error, batches(1, generator), optimizer, accumulate=3))
+
+
+def test_each_group_keeps_its_own_rate(generator):
+    net, _ = make()
+    groups = [{"params": [net.weight], "lr": 0.1}, {"params": [net.bias], "lr": 0.2}]
+    optimizer = torch.optim.SGD(groups)
+    list(train(net, squared_error, batches(2, generator), optimizer))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
+
+
 def test_gradients_are_clipped_and_the_norm_is_reported(generator):
     net, _ = make()
     before = net.weight.detach().clone()

@@ -107,11 +107,17 @@ def test_time_embedding_is_that_of_diffusers():
 def test_attention_is_the_formula():
     """softmax(q k^T / sqrt(d)) v of the normalised map, added to it."""
     torch.manual_seed(0)
-    block = awake(Attention(8, heads=1, groups=4))
+    block = awake(Attention(8, heads=2, groups=4))
     x = torch.randn(2, 8, 3, 3)
     flat = block.norm(x).flatten(2).mT
-    q, k, v = block.qkv(flat).chunk(3, dim=-1)
-    mixed = torch.softmax(q @ k.mT / 8**0.5, dim=-1) @ v
+    heads = [part.split(4, dim=-1) for part in block.qkv(flat).chunk(3, dim=-1)]
+    mixed = torch.cat(
+        [
+            torch.softmax(q @ k.mT / 4**0.5, -1) @ v
+            for q, k, v in zip(*heads, strict=True)
+        ],
+        dim=-1,
+    )
     want = x + block.out(mixed).mT.reshape(2, 8, 3, 3)
     torch.testing.assert_close(block(x), want)
 
