@@ -31,7 +31,7 @@ WRONG = {
             lambda x, e, ab, t: (
                 (x - (1 - _alpha(ab, t)) / (1 - ab[t]) * e) / _alpha(ab, t).sqrt()
             ),
-            "factor of eps_hat",
+            "you divide by 1 - alpha_bar_t",
         ),
         (
             lambda x, e, ab, t: (x - _removed(e, ab, t)) / _alpha(ab, t),
