@@ -1,0 +1,346 @@
+"""Feedback for the exercises of chapter 08, reverse diffusion."""
+
+import torch
+
+from checks._feedback import (
+    close,
+    exercise,
+    expect,
+    expect_given,
+    expect_tensor,
+    reject,
+)
+from ddpm_core.samplers import ancestral_step
+from ddpm_core.schedules import cosine_schedule, linear_schedule
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random numbers that are the same at every attempt."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@exercise
+def check_clean_from_eps(clean_from_eps):
+    """x0_hat from x_t and eps_hat."""
+    x0, eps = _random(2, 3, 4, 4), _random(2, 3, 4, 4, seed=1)
+    for ab in (torch.tensor(v, dtype=torch.float64) for v in (0.9, 0.36, 0.01)):
+        a, s = ab.sqrt(), (1 - ab).sqrt()
+        x_t = a * x0 + s * eps
+        result = expect_tensor(clean_from_eps(x_t, eps, ab), x0.shape)
+        where = f"at alpha_bar_t = {ab:.2g}"
+        reject(
+            close(result, x_t - s * eps),
+            f"{where} the noise is gone, but the image is still shrunk by "
+            "sqrt(alpha_bar_t): divide by it",
+        )
+        reject(
+            close(result, (x_t - eps) / a),
+            f"{where} you take away eps_hat itself; x_t holds only "
+            "sqrt(1 - alpha_bar_t) times it",
+        )
+        reject(
+            close(result, (x_t - (1 - ab) * eps) / ab),
+            f"{where} you use the variances alpha_bar_t and 1 - alpha_bar_t: image "
+            "and noise are multiplied by the roots",
+        )
+        reject(
+            close(result, (x_t - (1 - ab) * eps) / a),
+            f"{where} the noise has the factor 1 - alpha_bar_t, its variance: is a "
+            "root missing?",
+        )
+        expect(
+            close(result, x0),
+            f"{where} an image noised with eps must come back when eps_hat = eps",
+        )
+    return "images noised to three levels come back when eps_hat is exact"
+
+
+@exercise
+def check_step_mean(step_mean):
+    """The mean of the reverse step from x_t and eps_hat, Ho et al. eq. (11)."""
+    schedule = linear_schedule(200, 1e-3, 0.1)
+    ab = schedule.alpha_bar
+    x, eps = _random(3, 5), _random(3, 5, seed=1)
+    zero = torch.zeros_like(x)
+    for t in (1, 2, 100, 200):
+        beta, alpha, s = schedule.beta[t], schedule.alpha[t], (1 - ab[t]).sqrt()
+        kept = expect_tensor(step_mean(x, zero, ab, t), x.shape)
+        whole = expect_tensor(step_mean(x, eps, ab, t), x.shape)
+        removed = kept - whole
+        right = close(removed, beta / s * eps / alpha.sqrt(), 1e-6)
+        reject(
+            close(kept, x),
+            f"at t = {t} you forget the factor 1 / sqrt(alpha_t), which undoes the "
+            "shrinking of the step",
+        )
+        reject(
+            close(kept, x / ab[t].sqrt()) and not close(ab[t], alpha),
+            f"at t = {t} you divide by sqrt(alpha_bar_t): that goes all the way to "
+            "x0_hat; one step undoes sqrt(alpha_t)",
+        )
+        expect(
+            close(kept, x / alpha.sqrt()),
+            f"at t = {t} with eps_hat = 0 the mean must be x_t / sqrt(alpha_t)",
+        )
+        reject(
+            close(removed, beta.sqrt() * eps / alpha.sqrt()) and not right,
+            f"at t = {t} you invert the forward step: sqrt(beta_t) is right for the "
+            "noise of one step, but eps_hat is the noise of all. Is a bar missing?",
+        )
+        reject(
+            close(removed, s * eps / alpha.sqrt()) and not right,
+            f"at t = {t} you remove all the noise at once: a step removes "
+            "beta_t / sqrt(1 - alpha_bar_t) of it",
+        )
+        reject(
+            close(removed, beta / (1 - ab[t]) * eps / alpha.sqrt()) and not right,
+            f"at t = {t} you divide by 1 - alpha_bar_t: is a root missing?",
+        )
+        expect(
+            right,
+            f"at t = {t} the factor of eps_hat must be "
+            f"{beta / s / alpha.sqrt():.5f}; yours is "
+            f"{(removed / eps).mean():.5f}",
+        )
+        x0_hat = (x - s * eps) / ab[t].sqrt()
+        library = ancestral_step(schedule, x, x0_hat, t, t - 1, zero)
+        expect(close(whole, library), f"at t = {t} the library's mean is another")
+    return "both factors at four times, and the library's step without its noise"
+
+
+@exercise
+def check_right_variance(right_variance):
+    """Var(x_{t-1} | x_t) for data N(0, s2)."""
+    schedule = linear_schedule(200, 1e-3, 0.1)
+    ab, beta = schedule.alpha_bar, schedule.beta
+    tilde = (1 - ab[:-1]) / (1 - ab[1:]) * beta[1:]
+
+    def at(t, s2):
+        value = right_variance(ab, t, s2)
+        expect_given(value)
+        return float(value)
+
+    reject(
+        close(at(50, 0.25), beta[50], 1e-6),
+        "with s2 = 0.25 you return beta_t, which is right for s2 = 1 alone",
+    )
+    reject(
+        close(at(50, 0.25), tilde[49], 1e-6),
+        "with s2 = 0.25 you return beta-tilde, which is right for s2 = 0 alone",
+    )
+    v = ab * 0.25 + 1 - ab
+    reject(
+        close(at(50, 0.25), v[50] / v[49] * beta[50], 1e-6),
+        "your ratio is upside down: at t = 1 with s2 = 0 the past is certain, and the "
+        "variance must be 0",
+    )
+    v = ab * 0.5 + 1 - ab
+    reject(
+        close(at(50, 0.25), v[49] / v[50] * beta[50], 1e-6),
+        "s2 is the variance already: do not take its root",
+    )
+    for t in (1, 50, 200):
+        got = at(t, 0.0)
+        expect(
+            close(got, tilde[t - 1], 1e-6),
+            f"for a single point, s2 = 0, it must be beta-tilde = {tilde[t - 1]:.5f} "
+            f"at t = {t}, not {got:.5f}",
+        )
+        expect(
+            close(at(t, 1.0), beta[t], 1e-6),
+            f"for s2 = 1 it must be beta_t = {beta[t]:.5f} at t = {t}, not "
+            f"{at(t, 1.0):.5f}",
+        )
+    for s2 in (0.04, 0.25, 4.0):
+        v = ab * s2 + 1 - ab
+        for t in (1, 50, 200):
+            slope = schedule.alpha[t].sqrt() * v[t - 1] / v[t]
+            total = slope**2 * v[t] + at(t, s2)
+            expect(
+                close(total, v[t - 1], 1e-6),
+                f"the step from t = {t} must arrive at the variance {v[t - 1]:.4f} for "
+                f"s2 = {s2}, but arrives at {total:.4f}",
+            )
+    return "both limits, and the variance of x_{t-1} for three kinds of data"
+
+
+@exercise
+def check_clipped_step(clipped_step):
+    """A step that clips x0_hat and nothing else: the bug clinic."""
+    schedule = cosine_schedule(50)
+    ab = schedule.alpha_bar
+    x, x0_hat, noise = (_random(1000, seed=k) for k in range(3))
+    library = ancestral_step(schedule, x, x0_hat.clamp(-1, 1), 40, 39, noise)
+    free = ancestral_step(schedule, x, x0_hat, 40, 39, noise)
+    given = x0_hat.clone()
+    result = expect_tensor(clipped_step(x, x0_hat, ab, 40, noise), x.shape)
+    reject(
+        not torch.equal(x0_hat, given),
+        "your step changes the x0_hat it was given: use clamp, not clamp_",
+    )
+    reject(
+        bool(result.abs().max() <= 1),
+        "no x_t lies outside [-1, 1]: you still clip the noisy state, whose noise must "
+        "reach beyond. Which of the tensors is clean?",
+    )
+    reject(
+        close(result, free),
+        "nothing is clipped: at t = 40 an x0_hat beyond 1 goes through unchanged",
+    )
+    clipped_input = ancestral_step(
+        schedule, x.clamp(-1, 1), x0_hat.clamp(-1, 1), 40, 39, noise
+    )
+    reject(
+        close(result, clipped_input),
+        "you clip the x that comes in: it is as noisy as the one that goes out",
+    )
+    expect(
+        close(result, library),
+        "at t = 40 the step is not the one of equations (3) and (4) with x0_hat "
+        "clipped",
+    )
+    end = clipped_step(x, x0_hat, ab, 1, noise)
+    expect(
+        close(end, x0_hat.clamp(-1, 1)),
+        "the step from t = 1 must end on the clipped x0_hat, without noise",
+    )
+    walk = _random(4000, seed=3)
+    for t in range(50, 0, -1):
+        v = ab[t] * 0.04 + 1 - ab[t]
+        z = _random(4000, seed=100 + t)
+        walk = clipped_step(walk, ab[t].sqrt() * 0.04 / v * walk, ab, t, z)
+        if t == 26:
+            want = (ab[25] * 0.04 + 1 - ab[25]).sqrt()
+            expect(
+                close(walk.std(), want, 0.1),
+                f"half way the walkers' spread is {walk.std():.2f}, not {want:.2f}",
+            )
+    expect(bool(walk.abs().max() <= 1), "a finished sample lies outside [-1, 1]")
+    return "one step, the last step, and a walk: noisy states reach out, images do not"
+
+
+@exercise
+def check_sample_one_point(sample_one_point):
+    """The whole sampler for a data set of one image, with variance beta."""
+    c = _random(1, 3, 4, 4).clamp(-1, 1).expand(2, 3, 4, 4)
+    x_T = _random(2, 3, 4, 4, seed=1)
+    for schedule in (cosine_schedule(20), linear_schedule(30, 0.01, 0.4)):
+        ab = schedule.alpha_bar
+        draws = _Recorder()
+        result = draws.during(
+            lambda ab=ab, draws=draws: sample_one_point(x_T, c, ab, draws.generator)
+        )
+        result = expect_tensor(result, c.shape)
+        off = (result - c).std()
+        reject(
+            close(off, schedule.beta[1].sqrt(), 0.02) and not close(result, c),
+            f"the sample is c and noise of standard deviation {off:.3f} = "
+            "sqrt(beta_1): the last step must add none",
+        )
+        reject(
+            close(off, schedule.beta[1], 0.005) and not close(result, c),
+            f"the sample is c and noise of standard deviation {off:.4f}: the last step "
+            "must add none (and what multiplies noise is the root of a variance)",
+        )
+        reject(
+            close(result, x_T),
+            "the sample is x_T: does the loop run, and does it return the new x?",
+        )
+        expect(
+            close(result, c, 1e-8),
+            f"the sample is {off:.3f} away from c; at t = 1 the step must land on c",
+        )
+        expect(
+            draws.count >= schedule.T - 1,
+            f"{schedule.T} steps need {schedule.T - 1} draws of noise from the "
+            f"generator, you made {draws.count}: c alone is no walk",
+        )
+    return "two schedules: noise is drawn on the way, and c comes back exactly"
+
+
+class _Recorder:
+    """Count the draws that an answer makes from its generator."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(0)
+        self.count = 0
+
+    def during(self, run):
+        """Run it while torch.randn and torch.randn_like are counted."""
+        originals = {name: getattr(torch, name) for name in ("randn", "randn_like")}
+
+        def counted(draw):
+            def wrapper(*args, **kwargs):
+                self.count += 1
+                return draw(*args, **kwargs)
+
+            return wrapper
+
+        for name, draw in originals.items():
+            setattr(torch, name, counted(draw))
+        try:
+            return run()
+        finally:
+            for name, draw in originals.items():
+                setattr(torch, name, draw)
+
+
+@exercise
+def check_posterior(posterior):
+    """to_clean, to_noisy and the variance of q(x_u | x_t, x_0)."""
+    schedule = linear_schedule(200, 1e-3, 0.1)
+    ab = schedule.alpha_bar
+    for t, u in ((100, 99), (100, 40), (200, 10)):
+        answer = posterior(ab, t, u)
+        expect_given(answer)
+        expect(
+            isinstance(answer, tuple | list) and len(answer) == 3,
+            "return three numbers: to_clean, to_noisy, variance",
+        )
+        clean, noisy, variance = (float(v) for v in answer)
+        where = f"from t = {t} to u = {u}"
+        beta = schedule.beta[t]
+        one_step = (1 - ab[t - 1]) / (1 - ab[t]) * beta
+        reject(
+            u < t - 1 and close(variance, one_step, 1e-6),
+            f"{where} you return the variance of a single step; in place of alpha_t "
+            "stands alpha_bar_t / alpha_bar_u",
+        )
+        reject(
+            u < t - 1 and close(variance, (1 - ab[u]) / (1 - ab[t]) * beta, 1e-6),
+            f"{where} beta_t is the noise of the last step alone; on the way from u to "
+            "t there is 1 - alpha_bar_t / alpha_bar_u",
+        )
+        true = (1 - ab[u]) / (1 - ab[t]) * (1 - ab[t] / ab[u])
+        reject(
+            close(variance, true.sqrt(), 1e-6),
+            f"{where} you return the standard deviation: the variance is asked",
+        )
+        reject(
+            close(variance, 1 - ab[t] / ab[u], 1e-6),
+            f"{where} you return the forward variance, which does not know x_0",
+        )
+        signal = clean + noisy * ab[t].sqrt()
+        expect(
+            close(signal, ab[u].sqrt(), 1e-6),
+            f"{where} the image must arrive with the factor sqrt(alpha_bar_u) = "
+            f"{ab[u].sqrt():.4f}, but has {signal:.4f}",
+        )
+        total = noisy**2 * (1 - ab[t]) + variance
+        expect(
+            close(total, 1 - ab[u], 1e-6),
+            f"{where} the noise must arrive with the variance {1 - ab[u]:.4f}, but has "
+            f"{total:.4f}",
+        )
+        expect(
+            close(variance, true, 1e-6),
+            f"{where} signal and noise arrive right, but the step adds the variance "
+            f"{variance:.4f}; Bayes' rule gives {true:.4f}",
+        )
+    end = [float(v) for v in posterior(ab, 50, 0)]
+    expect(
+        close(end, [1.0, 0.0, 0.0]),
+        f"to u = 0 the step must land on x_0: 1, 0, 0, not {end}",
+    )
+    return "one step and two longer ones arrive at q(x_u | x_0); u = 0 lands on x_0"

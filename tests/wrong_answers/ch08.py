@@ -1,0 +1,162 @@
+"""Wrong answers to the exercises of chapter 08, and the hints that they must get."""
+
+import torch
+
+WRONG = {
+    "check_clean_from_eps": [
+        (lambda x, e, ab: x - (1 - ab) ** 0.5 * e, "still shrunk"),
+        (lambda x, e, ab: (x - e) / ab**0.5, "take away eps_hat itself"),
+        (lambda x, e, ab: (x - (1 - ab) * e) / ab, "variances alpha_bar_t"),
+        (lambda x, e, ab: (x - (1 - ab) * e) / ab**0.5, "is a root missing"),
+        (lambda x, e, ab: (x - ab**0.5 * e) / (1 - ab) ** 0.5, "must come back"),
+        (lambda x, e, ab: None, "`return` missing"),
+    ],
+    "check_step_mean": [
+        (lambda x, e, ab, t: x - _removed(e, ab, t), "1 / sqrt(alpha_t)"),
+        (
+            lambda x, e, ab, t: (x - _removed(e, ab, t)) / ab[t].sqrt(),
+            "all the way to x0_hat",
+        ),
+        (
+            lambda x, e, ab, t: (
+                (x - (1 - _alpha(ab, t)).sqrt() * e) / _alpha(ab, t).sqrt()
+            ),
+            "Is a bar missing?",
+        ),
+        (
+            lambda x, e, ab, t: (x - (1 - ab[t]).sqrt() * e) / _alpha(ab, t).sqrt(),
+            "all the noise at once",
+        ),
+        (
+            lambda x, e, ab, t: (
+                (x - (1 - _alpha(ab, t)) / (1 - ab[t]) * e) / _alpha(ab, t).sqrt()
+            ),
+            "you divide by 1 - alpha_bar_t",
+        ),
+        (
+            lambda x, e, ab, t: (x - _removed(e, ab, t)) / _alpha(ab, t),
+            "with eps_hat = 0",
+        ),
+    ],
+    "check_right_variance": [
+        (lambda ab, t, s2: 1 - _alpha(ab, t), "right for s2 = 1 alone"),
+        (
+            lambda ab, t, s2: (1 - ab[t - 1]) / (1 - ab[t]) * (1 - _alpha(ab, t)),
+            "right for s2 = 0 alone",
+        ),
+        (lambda ab, t, s2: 1 / _ratio(ab, t, s2) * (1 - _alpha(ab, t)), "upside down"),
+        (
+            lambda ab, t, s2: _ratio(ab, t, s2**0.5) * (1 - _alpha(ab, t)),
+            "do not take its root",
+        ),
+        (
+            lambda ab, t, s2: (_ratio(ab, t, s2) * (1 - _alpha(ab, t))) ** 0.5,
+            "for s2 = 1 it must be beta_t",
+        ),
+    ],
+    "check_clipped_step": [
+        (lambda *args: _step(*args).clamp(-1, 1), "still clip the noisy state"),
+        (lambda *args: _step(*args), "nothing is clipped"),
+        (
+            lambda x, x0, ab, t, z: _step(x.clamp(-1, 1), x0.clamp(-1, 1), ab, t, z),
+            "x that comes in",
+        ),
+        (lambda x, x0, ab, t, z: _step(x, x0.clamp_(-1, 1), ab, t, z), "not clamp_"),
+        (
+            lambda x, x0, ab, t, z: (
+                _step(x, x0.clamp(-1, 1), ab, t, z) + (0.1 * z if t == 1 else 0)
+            ),
+            "without noise",
+        ),
+        (lambda x, x0, ab, t, z: _step(x, x0.clamp(0, 1), ab, t, z), "not the one"),
+    ],
+    "check_sample_one_point": [
+        (
+            lambda x, c, ab, g: _one_point(x, c, ab, g, lambda beta, t: beta.sqrt()),
+            "last step must add none",
+        ),
+        (
+            lambda x, c, ab, g: _one_point(x, c, ab, g, lambda beta, t: beta),
+            "root of a variance",
+        ),
+        (lambda x, c, ab, g: c, "c alone is no walk"),
+        (lambda x, c, ab, g: x, "the sample is x_T"),
+        (
+            lambda x, c, ab, g: _one_point(x, c, ab, g, lambda beta, t: 0.5),
+            "at t = 1 the step must land on c",
+        ),
+    ],
+    "check_posterior": [
+        (lambda ab, t, u: _posterior(ab, t, t - 1), "variance of a single step"),
+        (
+            lambda ab, t, u: (
+                *_posterior(ab, t, u)[:2],
+                (1 - ab[u]) / (1 - ab[t]) * (1 - _alpha(ab, t)),
+            ),
+            "the last step alone",
+        ),
+        (
+            lambda ab, t, u: (
+                *_posterior(ab, t, u)[:2],
+                _posterior(ab, t, u)[2] ** 0.5,
+            ),
+            "standard deviation",
+        ),
+        (
+            lambda ab, t, u: (*_posterior(ab, t, u)[:2], 1 - ab[t] / ab[u]),
+            "forward variance",
+        ),
+        (
+            lambda ab, t, u: (
+                _posterior(ab, t, u)[1],
+                _posterior(ab, t, u)[0],
+                _posterior(ab, t, u)[2],
+            ),
+            "must arrive with the factor",
+        ),
+        (
+            lambda ab, t, u: (  # DDIM's, without noise
+                ab[u].sqrt() - ((1 - ab[u]) / (1 - ab[t]) * ab[t]).sqrt(),
+                ((1 - ab[u]) / (1 - ab[t])).sqrt(),
+                0.0,
+            ),
+            "Bayes' rule gives",
+        ),
+        (lambda ab, t, u: _posterior(ab, t, u)[:2], "return three numbers"),
+    ],
+}
+
+
+def _alpha(alpha_bar, t):
+    return alpha_bar[t] / alpha_bar[t - 1]
+
+
+def _removed(eps_hat, alpha_bar, t):
+    return (1 - _alpha(alpha_bar, t)) / (1 - alpha_bar[t]).sqrt() * eps_hat
+
+
+def _ratio(alpha_bar, t, s2):
+    v = alpha_bar * s2 + 1 - alpha_bar
+    return v[t - 1] / v[t]
+
+
+def _posterior(alpha_bar, t, u):
+    share = alpha_bar[t] / alpha_bar[u]
+    return (
+        alpha_bar[u].sqrt() * (1 - share) / (1 - alpha_bar[t]),
+        share.sqrt() * (1 - alpha_bar[u]) / (1 - alpha_bar[t]),
+        (1 - alpha_bar[u]) / (1 - alpha_bar[t]) * (1 - share),
+    )
+
+
+def _step(x, x0_hat, alpha_bar, t, noise):
+    to_clean, to_noisy, variance = _posterior(alpha_bar, t, t - 1)
+    return to_clean * x0_hat + to_noisy * x + variance.sqrt() * noise
+
+
+def _one_point(x, c, alpha_bar, generator, std):
+    for t in range(len(alpha_bar) - 1, 0, -1):
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        spread = std(1 - _alpha(alpha_bar, t), t)
+        x = _step(x, c, alpha_bar, t, 0 * z) + spread * z
+    return x
