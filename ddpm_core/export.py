@@ -1,7 +1,5 @@
 """Turns a finished run into weights that ship: measured, pictured, with a card."""
 
-import os
-import platform
 from pathlib import Path
 
 import torch
@@ -82,16 +80,9 @@ def describe(run: Run, name: str, commands: list[str]) -> dict:
         "seed": run.preset.seed,
         "images": len(run.split.train),
         "images seen": run.steps * run.preset.batch,
-        "hardware": hardware(run.accelerator.device),
+        "hardware": run.hardware(),
         "seconds": round(run.seconds),
     }
-
-
-def hardware(device: torch.device) -> str:
-    """Name what a run was trained on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {os.cpu_count()} cores ({platform.machine()})"
 
 
 def measure_toy_cars(samples, preset: Preset) -> dict:

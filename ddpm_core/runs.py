@@ -1,7 +1,7 @@
 """A training run in a folder: data, log, checkpoints, strips, and what comes out.
 
-- `config.json`: the preset; `data.json`: how many images; `commands.txt`: how it was
-  started and resumed
+- `config.json`: the preset; `data.json`: how many images, on what hardware;
+  `commands.txt`: how it was started and resumed
 - `log.jsonl`: the losses, one JSON object a line
 - `checkpoints/`: the last two; `strips/`: reverse stages from one fixed noise
 
@@ -10,6 +10,7 @@ Chapter 07.
 
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -356,8 +357,19 @@ class Run:
         (self.folder / "strips").mkdir(exist_ok=True)
         config = json.dumps(self.preset.to_dict(), indent=1) + "\n"
         write_whole(self.folder / "config.json", config)
-        images = json.dumps({"images": len(self.split.images)}) + "\n"
-        write_whole(self.folder / "data.json", images)
+        facts = {"images": len(self.split.images), "hardware": self.hardware()}
+        write_whole(self.folder / "data.json", json.dumps(facts) + "\n")
+
+    def hardware(self) -> str:
+        """Name what the run was begun on."""
+        path, device = self.folder / "data.json", self.accelerator.device
+        if path.exists():
+            return json.loads(path.read_text()).get("hardware", "unknown")
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
+            return f"{self.accelerator.num_processes} x {name}"
+        threads, cores = torch.get_num_threads(), os.cpu_count()
+        return f"{device.type}, {threads} threads, {cores} cores ({platform.machine()})"
 
     def _check_data(self) -> None:
         """Refuse to go on with other images than the run was begun with."""
