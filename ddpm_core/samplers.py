@@ -178,9 +178,10 @@ class DPMSolverPP2M:
             before, lambda_before = self.previous
             slope = (_half_log_snr(ab_u) - lambda_t) / (lambda_t - lambda_before) / 2
             estimate = x0_hat + slope * (x0_hat - before)
-        self.previous = (x0_hat, lambda_t)
         if u == 0:
+            self.previous = None  # the run is over
             return x0_hat
+        self.previous = (x0_hat, lambda_t)
         h = _half_log_snr(ab_u) - lambda_t
         return sqrt((1 - ab_u) / (1 - ab_t)) * x - sqrt(ab_u) * expm1(-h) * estimate
 

@@ -164,8 +164,8 @@ def sigmoid_schedule(
     """alpha_bar falls as a sigmoid from `start` to `end`; beta is capped short of 1.
 
     alpha_bar_t = (s(end) - s(start + (end - start) t/T)) / (s(end) - s(start)) with the
-    logistic function s, Jabri et al. 2023, algorithm 1 (its temperature divides `start`
-    and `end`). Chapter 05.
+    logistic function s: Jabri et al. 2023, figure 8, in the form of Chen 2023,
+    algorithm 1 (whose temperature divides `start` and `end`). Chapter 05.
     """
     _check_length(T)
     if not start < end:
