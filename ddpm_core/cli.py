@@ -119,7 +119,7 @@ def train(
         run.train()
     except KeyboardInterrupt:
         raise RuntimeError(
-            f"stopped at step {run.step}. {run.kept()} Go on with --resume."
+            f"stopped at step {run.step}. {run.files.kept()} Go on with --resume."
         ) from None
     if run.main:
         typer.echo(f"done: {out}; next: ddpm export {out} FOLDER")

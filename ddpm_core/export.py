@@ -39,7 +39,7 @@ def export(folder: Path, out: Path, *, n: int, steps: int, seed: int = 0) -> dic
     from ddpm_core import plots  # an extra: better missed now than after sampling
 
     export_command = f"ddpm export {folder} {out} --n {n} --steps {steps}"
-    card = describe(run, out.name, [*run.commands(), export_command])
+    card = describe(run, out.name, [*run.files.commands(), export_command])
     save_weights(out, run.ema.net.state_dict(), card)
     model = load_model(out, best_device())  # from here on as it is stored
     samples = draw_samples(model, n, steps=steps, seed=seed)

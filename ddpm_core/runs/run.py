@@ -1,0 +1,262 @@
+"""A training run: begun or resumed, trained, logged, sampled. Chapter 07."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm_core import training
+from ddpm_core.datasets import to_float
+from ddpm_core.datasets.images import save_strip
+from ddpm_core.diffusion import diffusion_loss
+from ddpm_core.models import DiffusionModel, step_generator
+from ddpm_core.presets import Preset
+from ddpm_core.runs.batches import Batches, load_split
+from ddpm_core.runs.folder import RunFolder, Stopped, read_log
+from ddpm_core.unet import UNet
+
+ROWS = 4  # cars in a strip
+
+
+class Run:
+    """A run in its folder: start it, or resume it, then `train`. Chapter 07.
+
+    `listener` is told each row of the log. Raises ValueError for a folder that holds
+    another run, and `Stopped` for a loss that is no longer a number or a full disk.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        preset: Preset,
+        *,
+        resume: bool = False,
+        listener: Callable[[dict], None] | None = None,
+    ):
+        self.folder, self.preset, self.listener = folder, preset, listener
+        self.files = RunFolder(folder)
+        _check_launcher(preset)
+        self.accelerator = Accelerator(mixed_precision=preset.precision)
+        self.main = self.accelerator.is_main_process
+        self.files.check(preset, resume=resume)
+        torch.manual_seed(preset.seed)
+        device = self.accelerator.device
+        self.net = UNet(preset.unet).to(device, memory_format=torch.channels_last)
+        self.ema = training.EMA(self.net, preset.ema)
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(),
+            lr=preset.lr,
+            weight_decay=preset.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self.step, self.seconds = 0, 0.0
+        if resume:
+            self._resume()
+        self.split = load_split(preset)
+        self.files.check_data(preset, len(self.split.images))
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.batches = Batches(self.split, preset, device, rank, world)
+        self.steps = preset.epochs * self.batches.steps_an_epoch
+        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        if self.main:
+            images = len(self.split.images)
+            facts = {"images": images, "hardware": self.hardware()}
+            self.files.claim(preset, facts)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Open the run in `folder` where it stands."""
+        return cls(folder, RunFolder(folder).preset(), resume=True)
+
+    def note_command(self, command: str) -> None:
+        """Keep the command that this run was started or resumed with."""
+        if self.main:
+            self.files.note_command(command)
+
+    @property
+    def model(self) -> DiffusionModel:
+        """The model as it stands, with the averaged weights."""
+        return DiffusionModel(self.ema.net, self.preset)
+
+    def train(self) -> None:
+        """Train to the end of the last epoch, showing progress."""
+        bar = tqdm(
+            total=self.steps * self.preset.batch,
+            initial=self.step * self.preset.batch,
+            unit=" images",
+            unit_scale=True,
+            disable=not self.main,
+        )
+        with bar:
+            for row in self.rows():
+                bar.set_postfix(epoch=row["epoch"], loss=f"{row['loss']:.4f}")
+                bar.update(row["step"] * self.preset.batch - bar.n)
+
+    def rows(self) -> Iterator[dict]:
+        """Train; log, check, and save at the steps where it is due; yield log rows."""
+        preset, epoch_steps = self.preset, self.batches.steps_an_epoch
+        if self.main:
+            self.files.trim_log(self.step)
+        since, losses, norms = time.perf_counter(), [], []
+        for done in self._steps():
+            self.step = done.step
+            losses.append(done.loss)
+            norms.append(done.grad_norm)
+            ends_epoch = done.step % epoch_steps == 0
+            ends_run = done.step == self.steps
+            if done.step % preset.log_every == 0 or ends_run:
+                loss = self.accelerator.reduce(
+                    torch.stack(losses).mean(), "mean"
+                ).item()
+                norm = torch.stack(norms).mean().item()
+                self._check_finite(loss, norm)
+                now = time.perf_counter()
+                self.seconds += now - since
+                row = {
+                    "step": done.step,
+                    "epoch": round(done.step / epoch_steps, 4),
+                    "loss": loss,
+                    "grad_norm": norm,
+                    "lr": done.lr,
+                    "images_per_second": len(losses) * preset.batch / (now - since),
+                    "seconds": self.seconds,
+                }
+                self._log(row)
+                since, losses, norms = now, [], []
+                yield row
+            paused = time.perf_counter()
+            if self.main and ends_epoch:
+                self._end_epoch(done.step // epoch_steps)
+            if self.main and (done.step % preset.checkpoint_every == 0 or ends_run):
+                self._save()
+            since += time.perf_counter() - paused  # only training counts
+
+    def _steps(self) -> Iterator[training.TrainStep]:
+        preset, schedule = self.preset, self.preset.make_schedule()
+        schedule = schedule.to(self.accelerator.device)
+        net = torch.compile(self.net) if preset.compile else self.net
+        return training.train(
+            net,
+            partial(_loss, schedule=schedule, target=preset.make_target),
+            self.batches.since(self.step, self.steps),
+            self.optimizer,
+            lr=training.warmup_cosine(
+                preset.lr,
+                warmup=round(preset.warmup * self.batches.steps_an_epoch),
+                total=self.steps,
+                end=preset.lr_end,
+            ),
+            ema=self.ema,
+            clip=preset.clip,
+            accumulate=preset.accumulate,
+            accelerator=self.accelerator,
+            start=self.step,
+        )
+
+    def _end_epoch(self, epoch: int) -> None:
+        if len(self.split.held_out):
+            self._log({"step": self.step, "epoch": epoch, "held_out": self.held_out()})
+        if epoch in self.preset.strips:
+            self.save_strip(self.folder / "strips" / f"epoch-{epoch:04d}.png")
+
+    @torch.no_grad()
+    def held_out(self, chunk: int = 256) -> float:
+        """The averaged weights' loss on the held-out images.
+
+        Times and noise never change: what moves it is the network alone.
+        """
+        preset, device = self.preset, self.accelerator.device
+        n = len(self.split.held_out)
+        schedule, g = preset.make_schedule(), torch.Generator().manual_seed(preset.seed)
+        t = 1 + torch.arange(n) * preset.T // n  # evenly over 1..T
+        losses = []
+        for i in range(0, n, chunk):
+            x0 = to_float(self.split.images[self.split.held_out[i : i + chunk].numpy()])
+            eps = torch.randn(x0.shape, generator=g).to(device)
+            losses.append(
+                _loss(
+                    self.ema.net, x0.to(device), t[i : i + chunk].to(device), eps,
+                    schedule=schedule, target=preset.make_target,
+                )
+            )  # fmt: skip
+        return torch.cat(losses).mean().item()
+
+    def save_strip(self, path: Path) -> None:
+        """Draw 9 stages, from noise to car, for a few cars of one fixed noise."""
+        x_T = self.model.noise(ROWS, torch.Generator().manual_seed(self.preset.seed))
+        g = step_generator(self.preset.seed, x_T.device)
+        states = list(self.model.sample(x_T, self.preset.sample_steps, generator=g))
+        save_strip(path, [state.x for state in states])
+
+    def _check_finite(self, loss: float, norm: float) -> None:
+        scaled = self.preset.precision == "fp16"  # whose scaler skips such steps
+        if not (np.isfinite(loss) and (scaled or np.isfinite(norm))):
+            raise Stopped(
+                f"the loss is no longer a number at step {self.step} (loss {loss}, "
+                f"gradient norm {norm}). {self.files.kept()} A smaller --lr or --clip "
+                "often helps."
+            )
+
+    def hardware(self) -> str:
+        """Name what the run was begun on."""
+        known, device = self.files.read("data.json"), self.accelerator.device
+        if known:
+            return known.get("hardware", "unknown")
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
+            return f"{self.accelerator.num_processes} x {name}"
+        threads, cores = torch.get_num_threads(), os.cpu_count()
+        return f"{device.type}, {threads} threads, {cores} cores ({platform.machine()})"
+
+    def _resume(self) -> None:
+        checkpoints = self.files.checkpoints()
+        if checkpoints:
+            try:
+                self.step = training.load_checkpoint(
+                    checkpoints[-1], self.net, self.ema, self.optimizer
+                )
+            except ValueError as error:
+                older = checkpoints[-2].name if len(checkpoints) > 1 else "none"
+                raise Stopped(
+                    f"{error}. Remove it to go on from the one before: {older}."
+                ) from error
+        rows = [row for row in read_log(self.folder) if row["step"] <= self.step]
+        self.seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
+
+    def _save(self) -> None:
+        path = self.files.checkpoint(self.step)
+        try:
+            training.save_checkpoint(
+                path, self.step, self.net, self.ema, self.optimizer
+            )
+        except OSError as error:
+            raise Stopped(f"{error}. {self.files.kept()}") from error
+        self.files.drop_old_checkpoints()
+
+    def _log(self, row: dict) -> None:
+        if self.main:
+            if self.listener:
+                self.listener(row)
+            self.files.log(row)
+
+
+def _loss(net, x0: Tensor, t: Tensor, eps: Tensor, *, schedule, target) -> Tensor:
+    return diffusion_loss(net, schedule, target, x0, t=t, eps=eps)
+
+
+def _check_launcher(preset: Preset) -> None:
+    """Refuse a precision that `accelerate launch` asks for and the preset does not."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", preset.precision):
+        raise ValueError(
+            f"accelerate launch asks for {asked}, the preset for {preset.precision}: "
+            f"give --precision {asked} to ddpm train"
+        )
