@@ -162,7 +162,14 @@ SMALL_UNET = UNetConfig(
 """1.3 million parameters, for 32x32 on a CPU: it works at 16x16 and 8x8 inside."""
 
 PRESETS = {
-    "toy-cars-32": Preset(data="toy-cars", unet=SMALL_UNET),
+    "toy-cars-32": Preset(
+        data="toy-cars",
+        unet=SMALL_UNET,
+        epochs=18,
+        batch=16,
+        lr_end=0.02,
+        strips=(1, 2, 5, 10, 18),
+    ),
     "photos-32": Preset(
         data="data/stanford-cars-32",
         unet=SMALL_UNET,
