@@ -147,8 +147,8 @@ def gaussian_nll(
     """-log N(x; x_hat, variance I) in nats, one a sample.
 
     (|x - x_hat|^2 / variance + D log(2 pi variance)) / 2, D numbers a sample. Without
-    a variance, the one that makes the batch likeliest, its mean squared error: Rybkin
-    et al. 2021, section 3.2. Chapter 02.
+    a variance, the one that makes the batch likeliest, its mean squared error (the
+    optimal sigma-VAE of Rybkin et al. 2021). Chapter 02.
     """
     errors = (x - x_hat).square().flatten(1)
     variance = errors.mean() if variance is None else torch.as_tensor(variance)
