@@ -26,6 +26,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "samplers": {"schedules"},
     "conditioning": set(),
     "unet": set(),
+    "vae": set(),
     "training": set(),
     "datasets": set(),
     "metrics": set(),

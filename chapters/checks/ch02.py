@@ -1,0 +1,305 @@
+"""Feedback for the exercises of chapter 02, autoencoders."""
+
+from math import log
+
+import torch
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
+
+from checks._feedback import (
+    close,
+    exercise,
+    expect,
+    expect_given,
+    expect_tensor,
+    reject,
+)
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random numbers that are the same at every attempt."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@exercise
+def check_kl_to_prior(kl_to_prior):
+    """KL(N(mean, std^2) || N(0, I)), one number a sample."""
+    mean, std = _random(5, 3), _random(5, 3, seed=1).exp()
+    answer = kl_to_prior(mean, std)
+    expect_given(answer)
+    terms = (mean**2 + std**2 - 1 - 2 * std.log()) / 2
+    reject(
+        answer.shape == mean.shape and close(answer, terms),
+        "each dimension is right: sum over the dimensions, one number a sample",
+    )
+    answer = expect_tensor(answer, (5,))
+    reject(
+        close(answer, terms.mean(1)),
+        "you average over the dimensions: independent dimensions add their nats",
+    )
+    reject(close(answer, 2 * terms.sum(1)), "a factor of one half is missing")
+    reject(close(answer, -terms.sum(1)), "the sign is turned: a KL is never negative")
+    as_variance = (mean**2 + std - 1 - std.log()).sum(1) / 2
+    reject(
+        close(answer, as_variance),
+        "you take std for the variance: the formula has std^2 and log(std^2)",
+    )
+    half_log = (mean**2 + std**2 - 1 - std.log()).sum(1) / 2
+    reject(
+        close(answer, half_log),
+        "log(std^2) is 2 log(std): at std = 2, mean = 0 you are off by log(2) / 2",
+    )
+    at_prior = kl_to_prior(torch.zeros(1, 3), torch.ones(1, 3))
+    expect(
+        close(at_prior, torch.zeros(1)),
+        f"at the prior itself (mean 0, std 1) it must be 0, not {at_prior.item():.3f}",
+    )
+    prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    expected = kl_divergence(Normal(mean, std), prior).sum(1)
+    expect(
+        close(answer, expected),
+        f"the first of five should be {expected[0]:.3f}, not {answer[0]:.3f}",
+    )
+    return "0 at the prior, and the values of torch.distributions"
+
+
+@exercise
+def check_draw(draw):
+    """z = mean + exp(log_var / 2) eps, with gradients."""
+    mean = torch.tensor([1.0, -2.0, 0.0]).expand(20_000, 3).clone().requires_grad_()
+    log_var = torch.tensor([0.0, log(0.25), log(9.0)]).expand(20_000, 3).clone()
+    log_var.requires_grad_()
+    z = expect_tensor(draw(mean, log_var, torch.Generator().manual_seed(0)), mean.shape)
+    spread, std = (z - mean).detach().std(0), (log_var[0] / 2).exp().detach()
+    off = (z - mean).detach()
+    reject(bool((off.abs() < 1e-3).all()), "this is the mean: nothing is drawn")
+    eps = off / (log_var / 2).exp().detach()
+    reject(
+        close(eps[:, 0], eps[:, 1], 1e-3) or close(eps[0], eps[1], 1e-3),
+        "the same noise serves several numbers: draw one for each, in mean's shape",
+    )
+    reject(
+        close(spread, std**2, 0.05),
+        "the noise has the spread exp(log_var), which is the variance: take its root",
+    )
+    reject(
+        close(spread, log_var[0].detach().abs(), 0.05),
+        "the noise is multiplied by log_var itself: exponentiate half of it",
+    )
+    expect(
+        close(z.detach().mean(0), mean[0].detach(), 0.1),
+        f"the draws must have the mean {mean[0].tolist()}, "
+        f"not {[round(v, 2) for v in z.detach().mean(0).tolist()]}",
+    )
+    expect(
+        close(spread, std, 0.05),
+        f"the draws must have the std {[round(v, 2) for v in std.tolist()]}, "
+        f"not {[round(v, 2) for v in spread.tolist()]}",
+    )
+    reject(
+        z.grad_fn is None,
+        "z has no gradient: the encoder would never learn of it. Write z as a formula "
+        "of mean, log_var and noise, not as a draw from a distribution",
+    )
+    z.sum().backward()
+    reject(
+        log_var.grad is None or not bool(log_var.grad.any()),
+        "mean gets a gradient and log_var gets none: was the std detached?",
+    )
+    expect(
+        mean.grad is not None and close(mean.grad, torch.ones_like(mean)),
+        "the gradient of z with respect to mean must be 1",
+    )
+    expect(
+        close(log_var.grad, off / 2, 1e-3),
+        "the gradient of z with respect to log_var must be (z - mean) / 2",
+    )
+    again = draw(mean, log_var, torch.Generator().manual_seed(0))
+    expect(close(again, z), "two draws with equal seeds differ: use the generator")
+    return "mean, spread, independent noise, and both gradients"
+
+
+@exercise
+def check_implied_beta(implied_beta):
+    """The beta of 'mean squared error + weight KL'."""
+    for weight, dimensions, variance in ((0.001, 3072, 0.02), (1.0, 784, 0.3)):
+        answer = implied_beta(weight, dimensions, variance)
+        expect_given(answer)
+        answer = float(answer)
+        right = weight * dimensions / (2 * variance)
+        where = f"for weight {weight}, {dimensions} numbers, variance {variance}"
+        reject(
+            close(answer, weight),
+            f"{where} you return the weight itself; but the two losses do not count "
+            "the squared error alike",
+        )
+        reject(
+            close(answer, weight / (2 * variance)),
+            f"{where} you forget that a mean is a sum divided by the number of values",
+        )
+        reject(
+            close(answer, weight * dimensions),
+            f"{where} you forget what stands before the squared error in a Gaussian's "
+            "log-density: 1 / (2 variance)",
+        )
+        reject(
+            close(answer, 2 * right),
+            f"{where} the 2 of 1 / (2 variance) is missing",
+        )
+        reject(
+            close(answer, 1 / right),
+            f"{where} it is upside down: a larger weight must give a larger beta",
+        )
+        expect(
+            close(answer, right),
+            f"{where} multiply the recipe so that its squared error becomes that of "
+            f"the Gaussian: the KL then has the factor {right:.4g}, not {answer:.4g}",
+        )
+    return "two recipes: a weight of 0.001 was a beta of 76.8"
+
+
+@exercise
+def check_mended_loss(mended_loss):
+    """|x - x_hat|^2 / (2 variance) + KL, one a sample; constants are free."""
+    x, x_hat = _random(4, 3, 2, 2), _random(4, 3, 2, 2, seed=1)
+    mean, log_var = _random(4, 5, seed=2), _random(4, 5, seed=3)
+    zero = torch.zeros_like(mean)
+    variance = 0.1
+    answer = mended_loss(x, x_hat, mean, log_var, variance)
+    expect_given(answer)
+    reject(
+        answer.ndim == 0,
+        "one loss a sample is asked, (b,): the mean over the batch comes later",
+    )
+    expect_tensor(answer, (4,))
+    errors = (x - x_hat).square().flatten(1)
+
+    def part(a, b, m, v, variance=variance):
+        """The loss less what it is when everything is perfect."""
+        base = mended_loss(a, a, torch.zeros_like(m), torch.zeros_like(v), variance)
+        return mended_loss(a, b, m, v, variance) - base
+
+    picture = part(x, x_hat, zero, zero)
+    reject(
+        close(picture, errors.mean(1) / (2 * variance)),
+        "still a mean over the pixels: copy the picture twice side by side, and the "
+        "error must double. Sum",
+    )
+    reject(
+        close(picture, errors.sum(1)) or close(picture, errors.sum(1) / 2),
+        "the squared error does not know the decoder's variance",
+    )
+    reject(
+        close(picture, errors.sum(1) / variance),
+        "the squared error counts twice: a Gaussian has 1 / (2 variance)",
+    )
+    kl = (mean**2 + log_var.exp() - 1 - log_var) / 2
+    codes = part(x, x, mean, log_var)
+    reject(
+        close(codes, kl.mean(1)),
+        "the KL is averaged over the latent dimensions: their nats add",
+    )
+    expect(
+        close(codes, kl.sum(1)),
+        "the KL part is not sum (mean^2 + var - 1 - log var) / 2 of each sample",
+    )
+    expect(
+        close(picture, errors.sum(1) / (2 * variance)),
+        "the picture's part is not |x - x_hat|^2 / (2 variance) of each sample",
+    )
+    return "both parts are sums over their dimensions, in nats, one loss a sample"
+
+
+@exercise
+def check_log_evidence(log_evidence):
+    """log (1/k) sum_k p(x, z_k) / q(z_k | x)."""
+    log_joint, log_q = _random(7, 4) - 3, _random(7, 4, seed=1) - 1
+    answer = expect_tensor(log_evidence(log_joint, log_q), (4,))
+    log_w = log_joint - log_q
+    right = log_w.logsumexp(0) - log(7)
+    reject(
+        close(answer, log_w.mean(0)),
+        "this is the mean of the logarithms, the ELBO once more: average first, take "
+        "the logarithm afterwards",
+    )
+    reject(
+        close(answer, log_w.logsumexp(0)),
+        "a sum instead of a mean: with k draws you are too high by log k",
+    )
+    reject(
+        close(answer, log_joint.logsumexp(0) - log(7)),
+        "the draws come from q, not from the prior: divide by q(z | x)",
+    )
+    reject(
+        close(answer, (-log_w).logsumexp(0) - log(7)),
+        "the weight is upside down: p(x, z) over q(z | x)",
+    )
+    expect(close(answer, right), f"expected {right.tolist()}, got {answer.tolist()}")
+    far = log_evidence(log_joint - 5000, log_q)
+    expect_given(far)
+    expect(
+        bool(far.isfinite().all()) and close(far, right - 5000),
+        "at -5000 nats, usual for images, exp underflows to 0: use logsumexp",
+    )
+    weight, x, noise = _random(3, 1), _random(4, 3, seed=4), 0.5
+    eye = torch.eye(3, dtype=torch.float64)
+    exact = MultivariateNormal(torch.zeros(3).double(), weight @ weight.T + noise * eye)
+    z = _random(20_000, 4, 1, seed=5) * 1.5
+    joint = Normal(z @ weight.T, noise**0.5).log_prob(x).sum(2)
+    joint = joint + Normal(0, 1).log_prob(z[..., 0])
+    estimate = log_evidence(joint, Normal(0, 1.5).log_prob(z[..., 0]))
+    expect(
+        close(estimate, exact.log_prob(x), 0.05),
+        "it does not reach the exact evidence of a linear model",
+    )
+    return "a mean before the logarithm, safe far out, and an exact evidence is reached"
+
+
+@exercise
+def check_strength(strength):
+    """w^2 of the best linear beta-VAE, for each eigenvalue."""
+    eigenvalues = torch.tensor([4.0, 1.0, 0.3, 0.05], dtype=torch.float64)
+    for variance, beta in ((0.1, 1.0), (0.1, 4.0), (0.02, 0.5)):
+        answer = strength(eigenvalues, variance, beta)
+        expect_given(answer)
+        where = f"for variance {variance} and beta {beta}"
+        threshold = beta * variance
+        reject(
+            answer.dtype == torch.bool,
+            "which directions live is right to ask; return how strong they are, w^2",
+        )
+        answer = expect_tensor(answer, (4,))
+        reject(
+            bool((answer < 0).any()),
+            f"{where} a w^2 is negative: there the optimum is w = 0, a dead direction",
+        )
+        right = (eigenvalues - threshold).clamp(min=0)
+        reject(
+            beta != 1 and close(answer, (eigenvalues - variance).clamp(min=0)),
+            f"{where} the result does not depend on beta; divide the loss by it first",
+        )
+        reject(
+            close(answer, (eigenvalues - beta).clamp(min=0)),
+            f"{where} the threshold must have the unit of a variance",
+        )
+        reject(
+            beta != 1 and close(answer, (eigenvalues - variance / beta).clamp(min=0)),
+            f"{where} beta acts the wrong way: a larger one must kill directions",
+        )
+        reject(
+            close(answer, right.sqrt()),
+            f"{where} you return w: w^2 is asked",
+        )
+
+        def loss(w2, t=threshold):
+            return (w2 + t).log() + eigenvalues / (w2 + t)
+
+        for off in (0.99, 1.01):
+            worse = loss((off * right).clamp(min=0)) - loss(answer.clamp(min=0))
+            expect(
+                bool((worse > -1e-9).all()),
+                f"{where} another w^2 has a smaller loss: set the derivative of "
+                "log v + lambda / v to 0, v = w^2 + beta variance",
+            )
+        expect(close(answer, right), f"{where} expected {right.tolist()}")
+    return "three settings: no other w^2 does better, and weak directions are dead"

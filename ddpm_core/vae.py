@@ -1,0 +1,210 @@
+"""The variational autoencoder: a network, its loss, its samples. Chapters 02 and 04."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import pi
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ddpm_core.types import Images, PerSample, Samples
+
+Latents = Float[Tensor, "b d"]
+"""A row for each sample: z itself, or the mean or the log-variance of q(z | x)."""
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The shape of a `VAE`: the side of its images, its widths, the size of z.
+
+    `channels`: width of each level, which has half the side of the one before; at the
+    first, a square of `patch` by `patch` pixels is one position. `blocks`: residual
+    blocks a level. `groups`: of the normalisation. Raises ValueError for sizes that do
+    not fit together. Chapter 02.
+    """
+
+    size: int = 32
+    channels: tuple[int, ...] = (64, 128, 128)
+    latent: int = 32
+    blocks: int = 1
+    patch: int = 2
+    groups: int = 8
+    image_channels: int = 3
+
+    def __post_init__(self):
+        for name in ("latent", "blocks", "patch", "groups", "image_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        if not self.channels or any(c < 1 or c % self.groups for c in self.channels):
+            raise ValueError(
+                "channels must be one width a level, each a multiple of groups = "
+                f"{self.groups}, got {self.channels}"
+            )
+        multiple = self.patch * 2 ** (len(self.channels) - 1)
+        if self.size < 1 or self.size % multiple:
+            raise ValueError(
+                f"size must be a multiple of {multiple} for patch = {self.patch} and "
+                f"{len(self.channels)} levels, got {self.size}"
+            )
+
+
+class Encoding(NamedTuple):
+    """The Gaussian q(z | x) of each sample."""
+
+    mean: Latents
+    log_var: Latents
+
+
+class VAE(nn.Module):
+    """Encoder and decoder: x -> q(z | x) -> z -> the mean of p(x | z).
+
+    `forward(x, generator=None)` draws one z for each image and returns the decoder's
+    mean, (b, c, size, size), and the `Encoding`. Raises ValueError for images of
+    another shape. Kingma and Welling 2014, section 3. Chapter 02.
+    """
+
+    def __init__(self, config: VAEConfig | None = None):
+        super().__init__()
+        self.config = config = config or VAEConfig()
+        widths, groups = config.channels, config.groups
+        pixels = config.image_channels * config.patch**2
+        side = config.size // (config.patch * 2 ** (len(widths) - 1))
+        shape = (widths[-1], side, side)  # of the last level
+
+        def residuals(width: int) -> list[nn.Module]:
+            return [_Residual(width, groups) for _ in range(config.blocks)]
+
+        down = [nn.PixelUnshuffle(config.patch), _conv(pixels, widths[0])]
+        down += residuals(widths[0])
+        for above, below in pairwise(widths):
+            down += [nn.Conv2d(above, below, 4, stride=2, padding=1)]
+            down += residuals(below)
+        down += [_activation(widths[-1], groups), nn.Flatten()]
+        self.encoder = nn.Sequential(
+            *down, nn.Linear(widths[-1] * side**2, 2 * config.latent)
+        )
+
+        up = [nn.Linear(config.latent, widths[-1] * side**2), nn.Unflatten(1, shape)]
+        up += residuals(widths[-1])
+        for below, above in pairwise(widths[::-1]):
+            up += [nn.ConvTranspose2d(below, above, 4, stride=2, padding=1)]
+            up += residuals(above)
+        up += [_activation(widths[0], groups), _conv(widths[0], pixels)]
+        self.decoder = nn.Sequential(*up, nn.PixelShuffle(config.patch))
+
+    def encode(self, x: Images) -> Encoding:
+        """Return mean and log-variance of q(z | x), each (b, latent)."""
+        config = self.config
+        shape = (config.image_channels, config.size, config.size)
+        if x.shape[1:] != shape:
+            raise ValueError(
+                f"this network takes images of shape (b, {shape[0]}, {shape[1]}, "
+                f"{shape[2]}), got {tuple(x.shape)}"
+            )
+        return Encoding(*self.encoder(x).chunk(2, dim=1))
+
+    def decode(self, z: Latents) -> Images:
+        """Return the mean of p(x | z), unbounded: clip it where images are needed."""
+        return self.decoder(z)
+
+    def forward(
+        self, x: Samples, generator: torch.Generator | None = None
+    ) -> tuple[Samples, Encoding]:
+        encoding = self.encode(x)
+        return self.decode(draw_latents(*encoding, generator=generator)), encoding
+
+
+def draw_latents(
+    mean: Latents, log_var: Latents, *, generator: torch.Generator | None = None
+) -> Latents:
+    """Draw z = mean + std eps with eps ~ N(0, I): gradients reach mean and log_var.
+
+    The reparameterisation of Kingma and Welling 2014, section 2.4. Chapter 02.
+    """
+    eps = torch.randn(
+        mean.shape, generator=generator, dtype=mean.dtype, device=mean.device
+    )
+    return mean + (log_var / 2).exp() * eps
+
+
+def kl_to_standard_normal(mean: Latents, log_var: Latents) -> PerSample:
+    """KL(N(mean, diag exp(log_var)) || N(0, I)) in nats, one a sample.
+
+    sum (mean^2 + var - 1 - log var) / 2, Kingma and Welling 2014, appendix B.
+    Chapter 02.
+    """
+    return (mean.square() + log_var.exp() - 1 - log_var).sum(1) / 2
+
+
+def gaussian_nll(
+    x: Samples, x_hat: Samples, variance: Float[Tensor, ""] | float | None = None
+) -> PerSample:
+    """-log N(x; x_hat, variance I) in nats, one a sample.
+
+    (|x - x_hat|^2 / variance + D log(2 pi variance)) / 2, D numbers a sample. Without
+    a variance, the one that makes the batch likeliest, its mean squared error (the
+    optimal sigma-VAE of Rybkin et al. 2021). Chapter 02.
+    """
+    errors = (x - x_hat).square().flatten(1)
+    variance = errors.mean() if variance is None else torch.as_tensor(variance)
+    dimensions = errors.shape[1]
+    return (errors.sum(1) / variance + dimensions * (2 * pi * variance).log()) / 2
+
+
+def vae_loss(
+    vae: Callable[..., tuple[Tensor, Encoding]],
+    x: Samples,
+    *,
+    beta: float = 1.0,
+    variance: float | None = None,
+    generator: torch.Generator | None = None,
+) -> PerSample:
+    """Return -log p(x | z) + beta KL(q(z | x) || p(z)) in nats, one a sample.
+
+    For beta = 1 minus the evidence lower bound, Kingma and Welling 2014, eq. (3), with
+    one draw of z; else Higgins et al. 2017, eq. (4). `variance`: the decoder's; without
+    one, the likeliest for the batch, as `gaussian_nll` says. Chapter 02.
+    """
+    x_hat, encoding = vae(x, generator=generator)
+    nll = gaussian_nll(x, x_hat, variance)
+    return nll + beta * kl_to_standard_normal(*encoding)
+
+
+@torch.no_grad()
+def sample(vae: VAE, n: int, *, generator: torch.Generator | None = None) -> Images:
+    """Decode n draws from the prior N(0, I): means of p(x | z), clipped to [-1, 1].
+
+    The decoder's noise, independent from pixel to pixel, is left out. Chapter 02.
+    """
+    weight = next(vae.parameters())
+    z = torch.randn(
+        (n, vae.config.latent),
+        generator=generator,
+        dtype=weight.dtype,
+        device=weight.device,
+    )
+    return vae.decode(z).clamp(-1, 1)
+
+
+class _Residual(nn.Module):
+    """x + conv(silu(norm(x)))."""
+
+    def __init__(self, width: int, groups: int):
+        super().__init__()
+        self.change = nn.Sequential(_activation(width, groups), _conv(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.change(x)
+
+
+def _activation(width: int, groups: int) -> nn.Module:
+    return nn.Sequential(nn.GroupNorm(groups, width), nn.SiLU())
+
+
+def _conv(inputs: int, outputs: int) -> nn.Module:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)

@@ -1,0 +1,101 @@
+"""Wrong answers to the exercises of chapter 02, and the hints that they must get."""
+
+from math import log
+
+import torch
+from torch.distributions import Normal
+
+
+def _kl(mean, log_var):
+    return (mean**2 + log_var.exp() - 1 - log_var) / 2
+
+
+def _noise(like, generator):
+    return torch.randn(like.shape, generator=generator)
+
+
+def _errors(x, x_hat):
+    return (x - x_hat).square().flatten(1)
+
+
+WRONG = {
+    "check_kl_to_prior": [
+        (lambda m, s: _kl(m, 2 * s.log()), "sum over the dimensions"),
+        (lambda m, s: _kl(m, 2 * s.log()).mean(1), "you average"),
+        (lambda m, s: 2 * _kl(m, 2 * s.log()).sum(1), "one half is missing"),
+        (lambda m, s: -_kl(m, 2 * s.log()).sum(1), "sign is turned"),
+        (lambda m, s: _kl(m, s.log()).sum(1), "std for the variance"),
+        (
+            lambda m, s: (m**2 + s**2 - 1 - s.log()).sum(1) / 2,
+            "log(std^2) is 2 log(std)",
+        ),
+        (lambda m, s: (m**2 + s**2 - 2 * s.log()).sum(1) / 2, "the prior itself"),
+    ],
+    "check_draw": [
+        (lambda m, v, g: m, "nothing is drawn"),
+        (lambda m, v, g: m + v.exp() * _noise(m, g), "take its root"),
+        (lambda m, v, g: m + v * _noise(m, g), "log_var itself"),
+        (
+            lambda m, v, g: m + (v / 2).exp() * torch.randn(m.shape[1], generator=g),
+            "same noise serves",
+        ),
+        (
+            lambda m, v, g: Normal(m, (v / 2).exp()).sample(),
+            "z has no gradient",
+        ),
+        (
+            lambda m, v, g: m + (v / 2).exp().detach() * _noise(m, g),
+            "log_var gets none",
+        ),
+        (
+            lambda m, v, g: m + (v / 2).exp() * torch.randn_like(m),
+            "use the generator",
+        ),
+    ],
+    "check_implied_beta": [
+        (lambda w, d, s: w, "the weight itself"),
+        (lambda w, d, s: w / (2 * s), "divided by the number of values"),
+        (lambda w, d, s: w * d, "what stands before the squared error"),
+        (lambda w, d, s: w * d / s, "the 2 of 1 / (2 variance)"),
+        (lambda w, d, s: 2 * s / (w * d), "upside down"),
+    ],
+    "check_mended_loss": [
+        (
+            lambda x, y, m, v, s: (
+                (_errors(x, y).sum(1) / (2 * s)).mean() + _kl(m, v).sum()
+            ),
+            "one loss a sample",
+        ),
+        (
+            lambda x, y, m, v, s: _errors(x, y).mean(1) / (2 * s) + _kl(m, v).sum(1),
+            "still a mean over the pixels",
+        ),
+        (
+            lambda x, y, m, v, s: _errors(x, y).sum(1) + _kl(m, v).sum(1),
+            "does not know the decoder's variance",
+        ),
+        (
+            lambda x, y, m, v, s: _errors(x, y).sum(1) / s + _kl(m, v).sum(1),
+            "counts twice",
+        ),
+        (
+            lambda x, y, m, v, s: _errors(x, y).sum(1) / (2 * s) + _kl(m, v).mean(1),
+            "averaged over the latent dimensions",
+        ),
+    ],
+    "check_log_evidence": [
+        (lambda p, q: (p - q).mean(0), "mean of the logarithms"),
+        (lambda p, q: (p - q).logsumexp(0), "too high by log k"),
+        (lambda p, q: p.logsumexp(0) - log(len(p)), "divide by q"),
+        (lambda p, q: (q - p).logsumexp(0) - log(len(p)), "upside down"),
+        (lambda p, q: (p - q).exp().mean(0).log(), "use logsumexp"),
+    ],
+    "check_strength": [
+        (lambda e, s, b: e > b * s, "how strong they are"),
+        (lambda e, s, b: e - b * s, "dead direction"),
+        (lambda e, s, b: (e - s).clamp(min=0), "does not depend on beta"),
+        (lambda e, s, b: (e - b).clamp(min=0), "unit of a variance"),
+        (lambda e, s, b: (e - s / b).clamp(min=0), "the wrong way"),
+        (lambda e, s, b: (e - b * s).clamp(min=0).sqrt(), "w^2 is asked"),
+    ],
+}
