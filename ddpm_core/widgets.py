@@ -12,7 +12,7 @@ from math import inf, log10
 
 import ipywidgets
 import torch
-from ipywidgets import HTML, HBox, Layout, Stack, VBox, Widget, jslink
+from ipywidgets import HTML, HBox, Layout, Stack, ToggleButtons, VBox, Widget, jslink
 from PIL import Image
 
 from ddpm_core.datasets.images import check_images, to_uint8
@@ -68,13 +68,45 @@ def frame_slider(
     return VBox([controls, _stack(frames, slider)])
 
 
+def choice_slider(
+    frames: Mapping[str, Sequence[str]],
+    labels: Sequence[str],
+    *,
+    name: str = "t",
+    interval: int = 300,
+) -> VBox:
+    """Return a row of buttons, and a slider as in `frame_slider`, that choose a frame.
+
+    `frames`: for the text of each button, one piece of HTML for each of `labels`. The
+    slider stays where it is when another button is pressed. It works in the built page,
+    without Python. Raises ValueError for no button, or too few or too many frames.
+    Chapter 09.
+    """
+    if not frames:
+        raise ValueError("choice_slider needs at least one row of frames, got none")
+    for text, row in frames.items():
+        if len(row) != len(labels):
+            raise ValueError(
+                f"{text!r} has {len(row)} frames, but there are {len(labels)} labels"
+            )
+    controls, slider = _controls(labels, name, interval)
+    buttons = ToggleButtons(options=list(frames), style={"button_width": "auto"})
+    rows = Stack([_stack(row, slider) for row in frames.values()], selected_index=0)
+    jslink((buttons, "index"), (rows, "selected_index"))
+    return VBox([buttons, controls, rows])
+
+
 def _controls(
     labels: Sequence[str], name: str, interval: int, start: int = 0
 ) -> tuple[HBox, Widget]:
     """Return a play button and a slider in a row, and the slider for itself."""
     play = ipywidgets.Play(value=start, max=len(labels) - 1, interval=interval)
     slider = ipywidgets.SelectionSlider(
-        options=list(labels), index=start, description=name, layout=Layout(width="22em")
+        options=list(labels),
+        index=start,
+        description=name,
+        layout=Layout(width="22em"),
+        style={"description_width": "initial"},  # what it leaves, the label may need
     )
     jslink((play, "value"), (slider, "index"))
     return HBox([play, slider], layout=Layout(flex_flow="row wrap")), slider

@@ -281,6 +281,29 @@ def test_choices_change_their_pictures(reader, document):
 
 
 @pytest.mark.parametrize("document", notebooks_with_widgets())
+def test_buttons_change_their_pictures(reader, document):
+    page = reader("light").open(document)
+    for view in widgets(page):
+        seen, buttons = set(), view.query_selector_all(".widget-toggle-button")
+        for button in buttons:
+            button.click()
+            seen.add(view.evaluate(SEEN))
+        assert len(seen) == len(buttons)
+
+
+@pytest.mark.parametrize("document", notebooks_with_widgets())
+def test_labels_beside_sliders_are_not_cut_off(reader, document):
+    page = reader("light").open(document)
+    cut_off = """view => [...view.querySelectorAll(".widget-readout")]
+      .filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"""
+    for view in widgets(page):
+        for handle in view.query_selector_all(".noUi-handle"):
+            for key in ("Home", "End"):
+                handle.press(key)
+                assert view.evaluate(cut_off) == []
+
+
+@pytest.mark.parametrize("document", notebooks_with_widgets())
 def test_page_shows_no_control_that_needs_python(reader, document):
     page = reader("light").open(document)
     inner = page.query_selector_all(".needs-kernel > *")

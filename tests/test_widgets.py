@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from ipywidgets import HTML, Dropdown, Play, SelectionSlider, Stack
+from ipywidgets import HTML, Dropdown, Play, SelectionSlider, Stack, ToggleButtons
 from ipywidgets.embed import dependency_state
 from PIL import Image
 
@@ -76,6 +76,29 @@ def test_slider_moves_frames_in_the_browser():
 def test_slider_refuses_missing_labels():
     with pytest.raises(ValueError, match="2 frames need as many labels, got 1"):
         widgets.frame_slider(["a", "b"], ["0"])
+
+
+def test_choice_and_slider_move_frames_in_the_browser():
+    rows = {"one": ["<p>1a</p>", "<p>1b</p>"], "two": ["<p>2a</p>", "<p>2b</p>"]}
+    view = widgets.choice_slider(rows, ["a", "b"])
+    (buttons,), (slider,) = inside(view, ToggleButtons), inside(view, SelectionSlider)
+    outer, *stacks = inside(view, Stack)
+    assert buttons.options == tuple(rows)
+    assert [frames_of(stack) for stack in stacks] == list(rows.values())
+    links = browser_links(view)
+    assert (buttons.model_id, "index", outer.model_id, "selected_index") in links
+    for stack in stacks:
+        assert (slider.model_id, "index", stack.model_id, "selected_index") in links
+    assert {w.selected_index for w in (outer, *stacks)} == {0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [({"one": ["a"]}, "'one' has 1 frames"), ({}, "at least one row")],
+)
+def test_choice_refuses_rows_that_do_not_fit(rows, message):
+    with pytest.raises(ValueError, match=message):
+        widgets.choice_slider(rows, ["0", "1"])
 
 
 def test_explorer_chooses_in_the_browser(image):
