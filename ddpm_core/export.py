@@ -14,9 +14,10 @@ from ddpm_core.evaluation import (
     nearest_images,
     score,
 )
-from ddpm_core.models import best_device, load_model, save_weights
+from ddpm_core.models import best_device, load_model
 from ddpm_core.presets import Preset
 from ddpm_core.runs import Run, read_log
+from ddpm_core.weights import save_weights
 
 SHOWN = 64  # samples in the card's picture
 AUDITED = 16  # samples shown above their nearest training image

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from ddpm_core.export import card_text, export
-from ddpm_core.models import WEIGHTS, load_model
+from ddpm_core.models import load_model
 from ddpm_core.presets import Preset
 from ddpm_core.runs import Run, read_log
 from ddpm_core.unet import UNetConfig
+from ddpm_core.weights import WEIGHTS
 
 TINY = Preset(
     data="toy-cars",

@@ -9,13 +9,12 @@ from ddpm_core.models import (
     SAMPLERS,
     DiffusionModel,
     load_model,
-    load_weights,
-    save_weights,
     step_generator,
 )
 from ddpm_core.presets import Preset
 from ddpm_core.samplers import last
 from ddpm_core.unet import UNet, UNetConfig
+from ddpm_core.weights import load_weights, save_weights
 
 TINY = Preset(
     data="toy-cars",

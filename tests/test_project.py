@@ -32,11 +32,13 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "plots": {"datasets"},
     "widgets": {"plots", "datasets", "diffusion", "schedules"},
     "presets": {"schedules", "diffusion", "unet"},
-    "models": MODELS,
-    "classifier": {"datasets", "metrics", "models"},
+    "weights": set(),
+    "models": MODELS | {"weights"},
+    "classifier": {"datasets", "metrics", "weights"},
     "runs": RUNS,
     "evaluation": RUNS | {"metrics", "classifier"},
-    "export": RUNS | {"runs", "metrics", "classifier", "evaluation", "plots"},
+    "export": RUNS
+    | {"runs", "metrics", "classifier", "evaluation", "plots", "weights"},
     "cli": RUNS | {"runs", "metrics", "classifier", "evaluation", "export"},
 }
 

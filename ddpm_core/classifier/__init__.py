@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ddpm_core.datasets.images import check_images
 from ddpm_core.datasets.toy_cars import ATTRIBUTES
-from ddpm_core.models import fit_weights, load_weights
 from ddpm_core.types import Features, Images
+from ddpm_core.weights import fit_weights, load_weights
 
 Attributes = Int[Tensor, "b a"]
 """One row an image, one column an attribute: the number of its value in ATTRIBUTES."""
