@@ -1,6 +1,6 @@
 """Trained diffusion models, and what they make. Chapters 07 and 08."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ddpm_core.conditioning import clipped
+from ddpm_core.clip import CLIP, load_clip
+from ddpm_core.conditioning import clipped, guided_together, join
 from ddpm_core.diffusion import make_denoiser
 from ddpm_core.presets import Preset, one_of
 from ddpm_core.samplers import (
@@ -35,17 +36,47 @@ SAMPLERS: dict[str, Callable[[Schedule], Step]] = {
 
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
-    """A trained network with the schedule and the target it was trained for."""
+    """A trained network with the schedule and the target it was trained for.
+
+    `encoder` turns prompts into what the network is told; None for a model that was
+    trained without captions.
+    """
 
     net: nn.Module
     preset: Preset
+    encoder: CLIP | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "schedule", self.preset.make_schedule())
 
-    def denoiser(self) -> Denoise:
-        """Return (x_t, t) -> x0_hat, clipped to the range of images."""
-        return clipped(make_denoiser(self.net, self.schedule, self.preset.make_target))
+    def denoiser(
+        self,
+        prompts: Sequence[str] | None = None,
+        *,
+        scale: float = 1.0,
+        negative: str = "",
+    ) -> Denoise:
+        """Return (x_t, t) -> x0_hat, clipped to the range of images.
+
+        A text model needs a prompt for each sample, '' for none; its guidance goes away
+        from the `negative` prompt with that `scale`, where 1 is the prompt alone.
+        Raises ValueError for a prompt too few or too many, and as `Tokenizer` does.
+        Chapter 10.
+        """
+        told = partial(make_denoiser, self.net, self.schedule, self.preset.make_target)
+        if (prompts is None) != (self.encoder is None):
+            raise ValueError(
+                "this model was trained without captions: it takes no prompts"
+                if self.encoder is None
+                else "this model draws from prompts: give one a sample, '' for none"
+            )
+        if self.encoder is None:
+            return clipped(told())
+        without = [negative] * len(prompts)
+        if scale in (0, 1):
+            return clipped(told(self.encoder.encode(prompts if scale else without)))
+        cond, uncond = self.encoder.encode(prompts), self.encoder.encode(without)
+        return clipped(guided_together(told(join(cond, uncond)), scale))
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Images:
         """Draw n starting points x_T ~ N(0, I), on the network's device."""
@@ -61,11 +92,16 @@ class DiffusionModel:
         steps: int,
         sampler: str = "ddim",
         generator: torch.Generator | None = None,
+        **told: object,
     ) -> Iterator[State]:
-        """Sample from x_T in that many network calls; yields as `samplers.sample`."""
+        """Sample from x_T in that many network calls; yields as `samplers.sample`.
+
+        `told`: the prompts and their guidance, as `denoiser` takes them.
+        """
         step = SAMPLERS[one_of("sampler", sampler, SAMPLERS)](self.schedule)
         times = spaced_times(self.schedule.T, steps)
-        return sample(self.denoiser(), step, x_T, times, generator=generator)
+        denoise = self.denoiser(**told)
+        return sample(denoise, step, x_T, times, generator=generator)
 
 
 def step_generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
@@ -90,4 +126,23 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Diffusio
     net = UNet(preset.unet)
     fit_weights(net, state, name)
     net = net.eval().requires_grad_(False)
-    return DiffusionModel(net.to(device, memory_format=torch.channels_last), preset)
+    net = net.to(device, memory_format=torch.channels_last)
+    return DiffusionModel(net, preset, load_text_encoder(preset, device))
+
+
+def load_text_encoder(preset: Preset, device: str | torch.device) -> CLIP | None:
+    """Load what turns prompts into conditions for this preset; None if it has none.
+
+    Raises as `load_clip` does, and ValueError for an encoder that does not fit the
+    preset's network.
+    """
+    if not preset.text:
+        return None
+    encoder = load_clip(preset.text, device)
+    wanted = (preset.unet.pooled, preset.unet.context)
+    if encoder.widths != wanted:
+        raise ValueError(
+            f"the text encoder {preset.text} gives conditions of widths "
+            f"{encoder.widths}, the network takes {wanted}: set pooled and context"
+        )
+    return encoder

@@ -297,6 +297,10 @@ class UNet(nn.Module):
         wanted = (config.pooled, config.context)
         parts = (None, None) if cond is None else (cond.pooled, cond.states)
         got = tuple(0 if part is None else part.shape[-1] for part in parts)
+        if cond is not None and len(cond.pooled) != len(x):
+            raise ValueError(
+                f"{len(x)} samples need as many conditions, got {len(cond.pooled)}"
+            )
         if got != wanted:
             raise ValueError(f"this network takes {_told(*wanted)}, got {_told(*got)}")
 

@@ -32,10 +32,11 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "metrics": set(),
     "plots": {"datasets"},
     "widgets": {"plots", "datasets", "diffusion", "schedules"},
-    "presets": {"schedules", "diffusion", "unet"},
+    "presets": {"schedules", "datasets", "diffusion", "unet"},
     "weights": set(),
-    "models": MODELS | {"weights"},
+    "models": MODELS | {"weights", "clip"},
     "classifier": {"datasets", "metrics", "weights"},
+    "clip": {"classifier", "datasets", "training", "weights"},
     "runs": RUNS,
     "evaluation": RUNS | {"metrics", "classifier"},
     "export": RUNS

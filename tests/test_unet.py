@@ -225,5 +225,7 @@ def test_a_missing_or_unfit_condition_is_refused():
         UNet(TINY)(x, t, cond)
     with pytest.raises(ValueError, match="6 numbers and no words, got .* words of 10"):
         UNet(replace(TINY, pooled=6))(x, t, cond)
+    with pytest.raises(ValueError, match="2 samples need as many conditions, got 3"):
+        UNet(TOLD)(x, t, told(3))
     with pytest.raises(ValueError, match="pooled vector: got 0 and 10"):
         replace(TINY, context=10)
