@@ -7,10 +7,13 @@ import inspect
 import shlex
 import sys
 from dataclasses import MISSING, fields
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, get_origin
 
 import typer
+
+GUIDANCE = 2.0  # chapter 10 compares others
 
 app = typer.Typer(
     help="Denoising diffusion, from photos to generated cars.",
@@ -77,8 +80,11 @@ def changed_fields(options: dict) -> dict:
 
 def _to_tuple(name: str, text: str, kind) -> tuple:
     read = {"true": True, "false": False} if kind == tuple[bool, ...] else None
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if kind == tuple[str, ...]:
+        return tuple(parts)
     try:
-        parts = [part.strip().lower() for part in text.split(",") if part.strip()]
+        parts = [part.lower() for part in parts]
         return tuple(read[part] if read else int(part) for part in parts)
     except (KeyError, ValueError) as error:
         allowed = "true or false" if read else "whole numbers"
@@ -134,12 +140,22 @@ def sample(
         str, typer.Option(help="ddim, ancestral or dpm-solver++")
     ] = "ddim",
     seed: Annotated[int, typer.Option(help="seed of all noise")] = 0,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="what to draw; give several to draw each")
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(help="guidance: 0 ignores the prompt, 1 follows it")
+    ] = GUIDANCE,
+    negative: Annotated[str, typer.Option(help="what to keep away from")] = "",
     strip: Annotated[
         bool, typer.Option(help="9 stages of each, not the last one")
     ] = False,
     out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("samples.png"),
 ) -> None:
-    """Generate images and save them as one picture."""
+    """Generate images and save them as one picture.
+
+    A text model draws its `--prompt`s in turn, or what it likes without one.
+    """
     import torch
     from tqdm import tqdm
 
@@ -150,7 +166,11 @@ def sample(
     model = load_model(weights, device)
     x_T = model.noise(n, torch.Generator().manual_seed(seed))
     g = step_generator(seed, device)
-    run = model.sample(x_T, steps, sampler, generator=g)
+    told = {}
+    if prompt or model.encoder:
+        prompts = list(islice(cycle(prompt or [""]), n))
+        told = {"prompts": prompts, "scale": scale, "negative": negative}
+    run = model.sample(x_T, steps, sampler, generator=g, **told)
     states = [state.x for state in tqdm(run, total=steps + 1, unit="step")]
     if strip:
         save_strip(out, states)
@@ -224,6 +244,7 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="'toy-cars' or a packed folder")
     ] = None,
+    scale: Annotated[float, typer.Option(help="guidance of a text model")] = GUIDANCE,
     seed: Annotated[int, typer.Option(help="seed of all noise")] = 0,
 ) -> None:
     """Measure a model's samples against real images that it need not have seen."""
@@ -237,7 +258,10 @@ def evaluate(
             f"the classifier knows toy cars, not {data}: choose --features inception"
         )
     real = evaluation.real_images(data, model.preset, 2 * n, seed + 1)
-    samples = evaluation.draw_samples(model, n, steps=steps, sampler=sampler, seed=seed)
+    told = evaluation.told_captions(model, n, seed=seed + 1, scale=scale)
+    samples = evaluation.draw_samples(
+        model, n, steps=steps, sampler=sampler, seed=seed, **told
+    )
     typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}:")
     typer.echo(evaluation.score(measure, samples, *real.split(n)))
 
@@ -248,11 +272,12 @@ def export(
     out: Annotated[Path, typer.Argument(help="folder to write the weights to")],
     n: Annotated[int, typer.Option(min=64, help="samples to measure on")] = 2000,
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
+    scale: Annotated[float, typer.Option(help="guidance of a text model")] = GUIDANCE,
 ) -> None:
     """Turn a finished run into weights with a measured card, ready to ship."""
     from ddpm_core.export import export
 
-    export(run, out, n=n, steps=steps)
+    export(run, out, n=n, steps=steps, scale=scale)
     typer.echo(f"{out}: weights.safetensors, card.json, README.md")
 
 

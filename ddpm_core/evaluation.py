@@ -1,6 +1,6 @@
 """Measures a model's samples against real images, and looks for copies. Chapter 04."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,13 +9,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_core import metrics
-from ddpm_core.classifier import load_classifier
+from ddpm_core.classifier import Attributes, load_classifier
 from ddpm_core.datasets import PackedImages, to_float, to_uint8
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
 from ddpm_core.models import DiffusionModel, step_generator
 from ddpm_core.presets import Preset, one_of
 from ddpm_core.samplers import last
 from ddpm_core.types import Features, Images
+
+ASKED = ("body", "colour", "time")
+"""What every caption of a toy car names."""
 
 
 class Extractor(NamedTuple):
@@ -144,16 +147,55 @@ def draw_samples(
     sampler: str = "ddim",
     seed: int = 0,
     chunk: int = 128,
+    prompts: Sequence[str] | None = None,
+    scale: float = 1.0,
 ) -> Images:
-    """Sample n images, some at a time, with a progress bar; the seed fixes them all."""
+    """Sample n images, some at a time, with a progress bar; the seed fixes them all.
+
+    A text model needs a prompt for each, which it follows with guidance of `scale`.
+    """
     g, own = torch.Generator().manual_seed(seed), None
-    parts = [min(chunk, n - i) for i in range(0, n, chunk)]
     images = []
-    for size in tqdm(parts, unit="batch", desc="sampling"):
-        x_T = model.noise(size, g)
+    for i in tqdm(range(0, n, chunk), unit="batch", desc="sampling"):
+        x_T = model.noise(min(chunk, n - i), g)
         own = own or step_generator(seed, x_T.device)
-        images.append(last(model.sample(x_T, steps, sampler, generator=own)).cpu())
+        told = {}
+        if prompts is not None:
+            told = {"prompts": prompts[i : i + chunk], "scale": scale}
+        run = model.sample(x_T, steps, sampler, generator=own, **told)
+        images.append(last(run).cpu())
     return torch.cat(images)
+
+
+def told_captions(model: DiffusionModel, n: int, *, seed: int, scale: float) -> dict:
+    """What `draw_samples` is to be told: for a text model, n captions of its data."""
+    if model.encoder is None:
+        return {}
+    if model.preset.data == "toy-cars":
+        captions = draw_toy_cars(n, size=16, seed=seed).captions
+    else:
+        known = PackedImages.open(model.preset.data).captions
+        rows = torch.randint(
+            len(known), (n,), generator=torch.Generator().manual_seed(seed)
+        )
+        captions = [known[i] for i in rows]
+    return {"prompts": captions, "scale": scale}
+
+
+def obedience(samples: Images, attributes: Attributes) -> dict[str, float]:
+    """How often the classifier reads what was asked for, in 0..1; `all` is all at once.
+
+    Body, colour and time, which each caption names; `attributes` (n, 5) in the order of
+    ATTRIBUTES. Chapter 10.
+    """
+    columns = [list(ATTRIBUTES).index(name) for name in ASKED]
+    seen = load_classifier().predict(samples).attributes[:, columns]
+    right = seen == attributes[:, columns]
+    shares = right.double().mean(0).tolist()
+    return {
+        **dict(zip(ASKED, shares, strict=True)),
+        "all": right.all(1).double().mean().item(),
+    }
 
 
 def attribute_report(samples: Images) -> dict[str, dict[str, float]]:

@@ -6,28 +6,35 @@ import torch
 
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.images import save_grid
-from ddpm_core.datasets.toy_cars import draw_toy_cars
+from ddpm_core.datasets.toy_cars import attributes_showing, caption, draw_toy_cars
 from ddpm_core.evaluation import (
     attribute_report,
     classifier_extractor,
     draw_samples,
     nearest_images,
+    obedience,
     score,
+    told_captions,
 )
-from ddpm_core.models import best_device, load_model, save_weights
+from ddpm_core.models import DiffusionModel, best_device, load_model
 from ddpm_core.presets import Preset
 from ddpm_core.runs import Run, read_log
+from ddpm_core.weights import save_weights
 
 SHOWN = 64  # samples in the card's picture
+NEVER_SEEN = 128  # samples of each combination that was left out of training
 AUDITED = 16  # samples shown above their nearest training image
 
 
-def export(folder: Path, out: Path, *, n: int, steps: int, seed: int = 0) -> dict:
+def export(
+    folder: Path, out: Path, *, n: int, steps: int, scale: float = 1.0, seed: int = 0
+) -> dict:
     """Write the run's averaged weights to `out`, measured as they are stored.
 
     The card holds what was trained and how, and is put into words in README.md beside
     three pictures: samples, the same above their nearest training image, the losses.
-    Returns the card. Raises ValueError for a run that has not come to its end.
+    A text model draws the captions of other cars, with guidance of `scale`. Returns the
+    card. Raises ValueError for a run that has not come to its end.
     """
     run = Run.open(folder)
     if run.step < run.steps:
@@ -39,10 +46,13 @@ def export(folder: Path, out: Path, *, n: int, steps: int, seed: int = 0) -> dic
     from ddpm_core import plots  # an extra: better missed now than after sampling
 
     export_command = f"ddpm export {folder} {out} --n {n} --steps {steps}"
+    if run.preset.text:
+        export_command += f" --scale {scale}"
     card = describe(run, out.name, [*run.files.commands(), export_command])
     save_weights(out, run.ema.net.state_dict(), card)
     model = load_model(out, best_device())  # from here on as it is stored
-    samples = draw_samples(model, n, steps=steps, seed=seed)
+    told = told_captions(model, n, seed=seed + 1, scale=scale)
+    samples = draw_samples(model, n, steps=steps, seed=seed, **told)
     save_grid(out / "samples.png", samples[:SHOWN])
     trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
     near, distance = nearest_images(samples[:SHOWN], trained_on)
@@ -65,6 +75,8 @@ def export(folder: Path, out: Path, *, n: int, steps: int, seed: int = 0) -> dic
     }
     if run.preset.data == "toy-cars":
         card["measured"] |= measure_toy_cars(samples, run.preset)
+    if told and run.preset.data == "toy-cars":
+        card["measured"]["prompts"] = measure_prompts(model, samples, steps, scale)
     save_weights(out, run.ema.net.state_dict(), card)
     (out / "README.md").write_text(card_text(card))
     return card
@@ -96,6 +108,19 @@ def measure_toy_cars(samples, preset: Preset) -> dict:
     return {"scores": str(scores), "attributes": attribute_report(samples)}
 
 
+def measure_prompts(model: DiffusionModel, samples, steps: int, scale: float) -> dict:
+    """How well samples show what their captions asked for; also what was never seen."""
+    n, seed = len(samples), model.preset.seed + 1
+    asked = torch.from_numpy(draw_toy_cars(n, size=16, seed=seed).attributes)
+    report = {"scale": scale, "obeyed": obedience(samples, asked)}
+    for combination in model.preset.absent:
+        rows = attributes_showing(combination, NEVER_SEEN, seed=seed)
+        told = {"prompts": [caption(row, ground=True) for row in rows], "scale": scale}
+        drawn = draw_samples(model, NEVER_SEEN, steps=steps, seed=seed, **told)
+        report[combination] = obedience(drawn, torch.from_numpy(rows))
+    return report
+
+
 def read_held_out(folder: Path) -> list[float]:
     """The held-out loss after each epoch."""
     return [row["held_out"] for row in read_log(folder) if "held_out" in row]
@@ -117,10 +142,13 @@ def card_text(card: dict) -> str:
         measured["the same of held-out images"],
     )
     commands = "\n".join(card["commands"])
+    told = "without labels or captions"
+    if config.get("text"):
+        told = f"with captions, which {config['text']} encodes"
     text = f"""# {card["name"]}
 
 A denoising U-Net of {card["parameters"]:,} parameters for images of {config["size"]}x\
-{config["size"]} pixels, trained on {config["data"]} without labels or captions.
+{config["size"]} pixels, trained on {config["data"]} {told}.
 
 ![64 samples](samples.png)
 
@@ -152,6 +180,8 @@ With {measured["steps"]} steps of {measured["sampler"].upper()}, seed \
         for name, values in measured["attributes"].items():
             shares = ", ".join(f"{k} {v:.1%}" for k, v in list(values.items())[1:])
             text += f"| {name} | {values['confidence']:.3f} | {shares} |\n"
+    if "prompts" in measured:
+        text += prompts_text(measured["prompts"])
     return f"""{text}
 ## Copies?
 
@@ -161,3 +191,20 @@ least; for held-out images {held["mean"]} and {held["least"]}.
 
 ![Samples above their nearest training images](nearest.png)
 """
+
+
+def prompts_text(prompts: dict) -> str:
+    """Put into words how well prompts were followed."""
+    kinds = ("body", "colour", "time", "all")
+    lines = [
+        f"\nRead off samples of other captions, guidance {prompts['scale']:g}; the "
+        f"last rows ({NEVER_SEEN} samples each) were left out of training:\n",
+        f"| asked for | {' | '.join(kinds)} |",
+        "| --- " * 5 + "|",
+    ]
+    for asked, shares in prompts.items():
+        if asked != "scale":
+            name = "captions at random" if asked == "obeyed" else asked
+            figures = " | ".join(f"{shares[kind]:.1%}" for kind in kinds)
+            lines.append(f"| {name} | {figures} |")
+    return "\n".join(lines) + "\n"

@@ -1,24 +1,15 @@
-"""Trained models on disk: weights, their card, and what they make. Chapters 07 and 08.
+"""Trained diffusion models, and what they make. Chapters 07 and 08."""
 
-A folder of weights holds `weights.safetensors` (data only, fp16), `card.json` (the
-configuration, the hash of the weights, how they were made and what was measured) and
-the same card to read, `README.md`.
-"""
-
-import hashlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
+from torch import nn
 
-from ddpm_core.conditioning import clipped
+from ddpm_core.clip import CLIP, load_clip
+from ddpm_core.conditioning import clipped, guided_together, join
 from ddpm_core.diffusion import make_denoiser
 from ddpm_core.presets import Preset, one_of
 from ddpm_core.samplers import (
@@ -33,9 +24,7 @@ from ddpm_core.samplers import (
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, Images
 from ddpm_core.unet import UNet
-
-WEIGHTS = Path(__file__).parents[1] / "data" / "weights"
-"""Where the weights lie that ship with the book."""
+from ddpm_core.weights import fit_weights, load_weights
 
 SAMPLERS: dict[str, Callable[[Schedule], Step]] = {
     "ddim": lambda schedule: partial(ddim_step, schedule),
@@ -47,17 +36,47 @@ SAMPLERS: dict[str, Callable[[Schedule], Step]] = {
 
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
-    """A trained network with the schedule and the target it was trained for."""
+    """A trained network with the schedule and the target it was trained for.
+
+    `encoder` turns prompts into what the network is told; None for a model that was
+    trained without captions.
+    """
 
     net: nn.Module
     preset: Preset
+    encoder: CLIP | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "schedule", self.preset.make_schedule())
 
-    def denoiser(self) -> Denoise:
-        """Return (x_t, t) -> x0_hat, clipped to the range of images."""
-        return clipped(make_denoiser(self.net, self.schedule, self.preset.make_target))
+    def denoiser(
+        self,
+        prompts: Sequence[str] | None = None,
+        *,
+        scale: float = 1.0,
+        negative: str = "",
+    ) -> Denoise:
+        """Return (x_t, t) -> x0_hat, clipped to the range of images.
+
+        A text model needs a prompt for each sample, '' for none; its guidance goes away
+        from the `negative` prompt with that `scale`, where 1 is the prompt alone.
+        Raises ValueError for a prompt too few or too many, and as `Tokenizer` does.
+        Chapter 10.
+        """
+        told = partial(make_denoiser, self.net, self.schedule, self.preset.make_target)
+        if (prompts is None) != (self.encoder is None):
+            raise ValueError(
+                "this model was trained without captions: it takes no prompts"
+                if self.encoder is None
+                else "this model draws from prompts: give one a sample, '' for none"
+            )
+        if self.encoder is None:
+            return clipped(told())
+        without = [negative] * len(prompts)
+        if scale in (0, 1):
+            return clipped(told(self.encoder.encode(prompts if scale else without)))
+        cond, uncond = self.encoder.encode(prompts), self.encoder.encode(without)
+        return clipped(guided_together(told(join(cond, uncond)), scale))
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Images:
         """Draw n starting points x_T ~ N(0, I), on the network's device."""
@@ -73,11 +92,16 @@ class DiffusionModel:
         steps: int,
         sampler: str = "ddim",
         generator: torch.Generator | None = None,
+        **told: object,
     ) -> Iterator[State]:
-        """Sample from x_T in that many network calls; yields as `samplers.sample`."""
+        """Sample from x_T in that many network calls; yields as `samplers.sample`.
+
+        `told`: the prompts and their guidance, as `denoiser` takes them.
+        """
         step = SAMPLERS[one_of("sampler", sampler, SAMPLERS)](self.schedule)
         times = spaced_times(self.schedule.T, steps)
-        return sample(self.denoiser(), step, x_T, times, generator=generator)
+        denoise = self.denoiser(**told)
+        return sample(denoise, step, x_T, times, generator=generator)
 
 
 def step_generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
@@ -102,65 +126,23 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Diffusio
     net = UNet(preset.unet)
     fit_weights(net, state, name)
     net = net.eval().requires_grad_(False)
-    return DiffusionModel(net.to(device, memory_format=torch.channels_last), preset)
+    net = net.to(device, memory_format=torch.channels_last)
+    return DiffusionModel(net, preset, load_text_encoder(preset, device))
 
 
-def fit_weights(net: nn.Module, state: dict[str, Tensor], name: object) -> None:
-    """Load `state` into `net`; raise ValueError that says what does not fit."""
-    wanted = {k: tuple(v.shape) for k, v in net.state_dict().items()}
-    got = {k: tuple(v.shape) for k, v in state.items()}
-    differing = sorted(k for k in wanted | got if wanted.get(k) != got.get(k))
-    if differing:
-        first = differing[0]
-        raise ValueError(
-            f"the weights of {name} do not fit their card: {len(differing)} tensors "
-            f"differ; the first, {first}, is {got.get(first, 'missing')}, the card "
-            f"needs {wanted.get(first, 'none')}"
-        )
-    net.load_state_dict({k: v.float() for k, v in state.items()})
+def load_text_encoder(preset: Preset, device: str | torch.device) -> CLIP | None:
+    """Load what turns prompts into conditions for this preset; None if it has none.
 
-
-def save_weights(folder: Path, state: dict[str, Tensor], card: dict) -> None:
-    """Write weights as fp16 safetensors and their card, with the hash, as JSON.
-
-    `card` holds at least 'name' and 'config'; `config` is what builds the network.
+    Raises as `load_clip` does, and ValueError for an encoder that does not fit the
+    preset's network.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().half().cpu().contiguous() for k, v in state.items()}
-    data = to_bytes(state)
-    (folder / "weights.safetensors").write_bytes(data)
-    card = {**card, "sha256": hashlib.sha256(data).hexdigest()}
-    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-
-
-def load_weights(name: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Read the weights and the card of that name (or in that folder).
-
-    Only safetensors are read, never pickles. Raises FileNotFoundError that lists the
-    names there are, and ValueError for a file that is not what its card says.
-    """
-    folder = find_weights(name)
-    card = json.loads((folder / "card.json").read_text())
-    data = (folder / "weights.safetensors").read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != card.get("sha256"):
+    if not preset.text:
+        return None
+    encoder = load_clip(preset.text, device)
+    wanted = (preset.unet.pooled, preset.unet.context)
+    if encoder.widths != wanted:
         raise ValueError(
-            f"{folder / 'weights.safetensors'} is not the file of its card: "
-            f"sha256 {found[:12]}..., not {str(card.get('sha256'))[:12]}..."
+            f"the text encoder {preset.text} gives conditions of widths "
+            f"{encoder.widths}, the network takes {wanted}: set pooled and context"
         )
-    try:
-        return load_bytes(data), card
-    except SafetensorError as error:
-        raise ValueError(f"{folder} holds no readable safetensors: {error}") from error
-
-
-def find_weights(name: str | Path) -> Path:
-    """Return the folder of the weights of that name, or that folder itself."""
-    for folder in (WEIGHTS / name, Path(name)):
-        if (folder / "card.json").is_file():
-            return folder
-    there = sorted(p.parent.name for p in WEIGHTS.glob("*/card.json"))
-    raise FileNotFoundError(
-        f"no weights named {str(name)!r}; there is: {', '.join(there) or 'none'} "
-        "(or give a folder that holds a card.json)"
-    )
+    return encoder

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
 from ddpm_core import schedules
+from ddpm_core.datasets.toy_cars import NEVER_TRAINED
 from ddpm_core.diffusion import TARGETS, Target
 from ddpm_core.schedules import Schedule
 from ddpm_core.unet import UNetConfig
@@ -31,6 +32,17 @@ class Preset:
     drawn: int = field(default=30_000, metadata={"help": "toy cars drawn to train on"})
     held_out: int = field(default=512, metadata={"help": "images kept out of training"})
     flip: bool = field(default=False, metadata={"help": "mirror images at random"})
+    absent: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "toy cars never trained on, as purple+convertible+snow"},
+    )
+
+    text: str = field(
+        default="", metadata={"help": "weights of the text encoder; empty: no captions"}
+    )
+    drop: float = field(
+        default=0.1, metadata={"help": "share of captions dropped in training"}
+    )
 
     unet: UNetConfig = field(default_factory=UNetConfig)
     schedule: str = field(default="cosine", metadata={"help": ", ".join(SCHEDULES)})
@@ -99,6 +111,13 @@ class Preset:
             raise ValueError(
                 f"sample_steps must be at most T = {self.T}, got {self.sample_steps}"
             )
+        if not 0 <= self.drop <= 1:
+            raise ValueError(f"drop must lie in [0, 1], got {self.drop}")
+        if bool(self.text) != bool(self.unet.pooled):
+            raise ValueError(
+                "a text encoder and a network with pooled above 0 need each other, got "
+                f"text = {self.text!r} and pooled = {self.unet.pooled}"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
         if self.size % self.unet.side_multiple:
@@ -165,6 +184,16 @@ PRESETS = {
     "toy-cars-32": Preset(
         data="toy-cars",
         unet=SMALL_UNET,
+        epochs=18,
+        batch=16,
+        lr_end=0.02,
+        strips=(1, 2, 5, 10, 18),
+    ),
+    "toy-cars-text-32": Preset(
+        data="toy-cars",
+        absent=NEVER_TRAINED,
+        text="toy-cars-clip-32",
+        unet=dataclasses.replace(SMALL_UNET, pooled=64, context=64),
         epochs=18,
         batch=16,
         lr_end=0.02,

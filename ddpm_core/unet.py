@@ -1,6 +1,6 @@
 """The denoising U-Net: from x_t and t it predicts the loss's target. Chapter 06."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import log
 
@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ddpm_core.types import Images, Times
-
-FeatureMap = Float[Tensor, "b _ _ _"]
-"""What flows through the network; blocks change its channels and its side."""
+from ddpm_core.attention import Attention, CrossAttention, NoCrossAttention, zeroed
+from ddpm_core.types import Condition, FeatureMap, Images, Times
 
 Embedding = Float[Tensor, "b e"]
 """What a residual block is told of the time."""
@@ -41,6 +39,8 @@ class UNetConfig:
     dropout: float = _said("share of activations dropped in training", 0.1)
     patch: int = _said("side of the square of pixels that becomes one position", 1)
     image_channels: int = _said("channels of the images", 3)
+    pooled: int = _said("width of the condition's one vector; 0: no condition", 0)
+    context: int = _said("width of its words, for cross-attention; 0: none", 0)
 
     def __post_init__(self):
         for name in ("blocks", "heads", "groups", "patch", "image_channels"):
@@ -48,6 +48,11 @@ class UNetConfig:
                 raise ValueError(
                     f"{name} must be at least 1, got {getattr(self, name)}"
                 )
+        if self.pooled < 0 or self.context < 0 or (self.context and not self.pooled):
+            raise ValueError(
+                "pooled and context must not be negative, and words come with a "
+                f"pooled vector: got {self.pooled} and {self.context}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if not self.channels or min(self.channels) < 4 or self.channels[0] % 2:
@@ -117,30 +122,6 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + h
 
 
-class Attention(nn.Module):
-    """Self-attention over all positions of a feature map, added to it. Chapter 06.
-
-    (b, c, h, w) -> the same. Vaswani et al. 2017, eq. (1), on h w positions.
-    """
-
-    def __init__(self, channels: int, *, heads: int, groups: int):
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.GroupNorm(groups, channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = zeroed(nn.Linear(channels, channels))
-
-    def forward(self, x: FeatureMap) -> FeatureMap:
-        b, c, h, w = x.shape
-        positions = self.norm(x).flatten(2).transpose(1, 2)
-        qkv = self.qkv(positions).view(b, h * w, 3, self.heads, c // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = (
-            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, -1, c)
-        )
-        return x + self.out(mixed).transpose(1, 2).reshape(b, c, h, w)
-
-
 class DownBlock(nn.Module):
     """One level on the way down: residual blocks, then half the side. Chapter 06.
 
@@ -153,17 +134,20 @@ class DownBlock(nn.Module):
         pairs = pairwise(widths)
         self.residuals = nn.ModuleList(level.residual(i, o) for i, o in pairs)
         self.attentions = nn.ModuleList(level.mixer(o) for o in widths[1:])
+        self.readers = nn.ModuleList(level.reader(o) for o in widths[1:])
         c = level.channels
         self.downsample = (
             nn.Conv2d(c, c, 3, stride=2, padding=1) if downsample else None
         )
 
     def forward(
-        self, x: FeatureMap, embedding: Embedding
+        self, x: FeatureMap, embedding: Embedding, cond: Condition | None = None
     ) -> tuple[FeatureMap, list[Tensor]]:
         skips = []
-        for residual, attention in zip(self.residuals, self.attentions, strict=True):
-            x = attention(residual(x, embedding))
+        for residual, attention, reader in zip(
+            self.residuals, self.attentions, self.readers, strict=True
+        ):
+            x = reader(attention(residual(x, embedding)), cond)
             skips.append(x)
         if self.downsample is not None:
             x = self.downsample(x)
@@ -184,6 +168,7 @@ class UpBlock(nn.Module):
         pairs = list(pairwise(widths))
         self.residuals = nn.ModuleList(level.residual(i + o, o) for i, o in pairs)
         self.attentions = nn.ModuleList(level.mixer(o) for _, o in pairs)
+        self.readers = nn.ModuleList(level.reader(o) for _, o in pairs)
         self.upsample = (
             nn.ConvTranspose2d(outputs, outputs, 4, stride=2, padding=1)
             if upsample
@@ -191,10 +176,17 @@ class UpBlock(nn.Module):
         )
 
     def forward(
-        self, x: FeatureMap, embedding: Embedding, skips: list[Tensor]
+        self,
+        x: FeatureMap,
+        embedding: Embedding,
+        skips: list[Tensor],
+        cond: Condition | None = None,
     ) -> FeatureMap:
-        for residual, attention in zip(self.residuals, self.attentions, strict=True):
-            x = attention(residual(torch.cat([x, skips.pop()], dim=1), embedding))
+        for residual, attention, reader in zip(
+            self.residuals, self.attentions, self.readers, strict=True
+        ):
+            x = residual(torch.cat([x, skips.pop()], dim=1), embedding)
+            x = reader(attention(x), cond)
         return x if self.upsample is None else self.upsample(x)
 
 
@@ -222,13 +214,22 @@ class _Level:
             return nn.Identity()
         return Attention(channels, heads=self.config.heads, groups=self.config.groups)
 
+    def reader(self, channels: int) -> nn.Module:
+        if not (self.attends and self.config.context):
+            return NoCrossAttention()
+        heads, groups = self.config.heads, self.config.groups
+        context = self.config.context
+        return CrossAttention(channels, context=context, heads=heads, groups=groups)
+
 
 class UNet(nn.Module):
     """The denoising U-Net of DDPM: down, middle, up, with a skip for each block.
 
-    `forward(x, t, cond=None)`: x (b, c, h, w), t (b,) integer times, result like x.
-    Raises ValueError for images that do not fit the config and for a condition that
-    the network was not built for. Ho et al. 2020, appendix B. Chapter 06.
+    `forward(x, t, cond=None)`: x (b, c, h, w), t (b,) integer times, result like x. A
+    condition's vector is added to the embedding of the time, its words are read where
+    there is attention. Raises ValueError for images that do not fit the config, for a
+    condition that the network was not built for and for one that is missing. Ho et al.
+    2020, appendix B. Chapters 06 and 10.
     """
 
     def __init__(self, config: UNetConfig | None = None):
@@ -248,16 +249,18 @@ class UNet(nn.Module):
             nn.SiLU(),
             nn.Linear(embedding, embedding),
         )
+        self.embed_condition = (
+            zeroed(nn.Linear(config.pooled, embedding)) if config.pooled else None
+        )
         self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             DownBlock(inputs, level, downsample=level is not levels[-1])
             for inputs, level in zip(above, levels, strict=True)
         )
-        middle = levels[-1]
+        middle = replace(levels[-1], attends=True)
         self.middle_in = middle.residual(widths[-1], widths[-1])
-        self.middle_attention = Attention(
-            widths[-1], heads=config.heads, groups=config.groups
-        )
+        self.middle_attention = middle.mixer(widths[-1])
+        self.middle_reader = middle.reader(widths[-1])
         self.middle_out = middle.residual(widths[-1], widths[-1])
         self.up = nn.ModuleList(
             UpBlock(outputs, level, upsample=level is not levels[0])
@@ -266,34 +269,45 @@ class UNet(nn.Module):
         self.norm = nn.GroupNorm(config.groups, widths[0])
         self.head = zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
 
-    def forward(self, x: Images, t: Times, cond: object = None) -> Images:
+    def forward(self, x: Images, t: Times, cond: Condition | None = None) -> Images:
         self._check(x, cond)
         embedding = self.embed_time(t)
+        if cond is not None:
+            embedding = embedding + self.embed_condition(cond.pooled)
         x = self.stem(F.pixel_unshuffle(x, self.config.patch))
         skips = [x]
         for block in self.down:
-            x, more = block(x, embedding)
+            x, more = block(x, embedding, cond)
             skips += more
         x = self.middle_attention(self.middle_in(x, embedding))
-        x = self.middle_out(x, embedding)
+        x = self.middle_out(self.middle_reader(x, cond), embedding)
         for block in self.up:
-            x = block(x, embedding, skips)
+            x = block(x, embedding, skips, cond)
         x = self.head(F.silu(self.norm(x)))
         return F.pixel_shuffle(x, self.config.patch)
 
-    def _check(self, x: Tensor, cond: object) -> None:
-        channels, multiple = self.config.image_channels, self.config.side_multiple
+    def _check(self, x: Tensor, cond: Condition | None) -> None:
+        config, multiple = self.config, self.config.side_multiple
+        channels = config.image_channels
         if x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(
                 f"this network takes (b, {channels}, h, w) with h and w multiples of "
                 f"{multiple}, got {tuple(x.shape)}"
             )
-        if cond is not None:
-            raise ValueError("this network was built without a condition, got one")
+        wanted = (config.pooled, config.context)
+        parts = (None, None) if cond is None else (cond.pooled, cond.states)
+        got = tuple(0 if part is None else part.shape[-1] for part in parts)
+        if cond is not None and len(cond.pooled) != len(x):
+            raise ValueError(
+                f"{len(x)} samples need as many conditions, got {len(cond.pooled)}"
+            )
+        if got != wanted:
+            raise ValueError(f"this network takes {_told(*wanted)}, got {_told(*got)}")
 
 
-def zeroed(layer: nn.Module) -> nn.Module:
-    """Start `layer` at zero, so that its block starts as the identity."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
+def _told(pooled: int, context: int) -> str:
+    """Say in words how wide a condition is."""
+    if not pooled:
+        return "no condition"
+    words = f"words of {context}" if context else "no words"
+    return f"a condition of {pooled} numbers and {words}"

@@ -12,3 +12,19 @@ import torch  # noqa: E402
 def generator() -> torch.Generator:
     """A generator of fixed seed: every test sees the same numbers in each run."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> str:
+    """Weights of an untrained text encoder that knows the toy cars' words."""
+    from ddpm_core.clip import CLIP, CLIPConfig
+    from ddpm_core.clip.tokens import Tokenizer
+    from ddpm_core.datasets.toy_cars import draw_toy_cars
+    from ddpm_core.weights import save_weights
+
+    words = Tokenizer.of(draw_toy_cars(500, size=16).captions, 16).words
+    net = CLIP(CLIPConfig(words, 16, 16, 1, 2, 12, (16, 16, 32)))
+    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
+    card = {"name": "tiny-clip", "config": net.config.to_dict()}
+    save_weights(folder, net.state_dict(), card)
+    return str(folder)

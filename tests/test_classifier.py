@@ -31,7 +31,7 @@ from ddpm_core.metrics import (
     frechet_distance,
     precision_recall,
 )
-from ddpm_core.models import find_weights
+from ddpm_core.weights import find_weights
 
 NAME = "toy-cars-classifier-32"
 HELD_OUT_SEED = 20_261  # neither the seed of the training nor that of the card

@@ -7,11 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm_core.classifier import training as classifier
+from ddpm_core.clip import training as clip
 from ddpm_core.export import card_text, export
-from ddpm_core.models import WEIGHTS, load_model
+from ddpm_core.models import load_model
 from ddpm_core.presets import Preset
 from ddpm_core.runs import Run, read_log
 from ddpm_core.unet import UNetConfig
+from ddpm_core.weights import WEIGHTS
 
 TINY = Preset(
     data="toy-cars",
@@ -63,10 +66,30 @@ def test_an_unfinished_run_is_not_exported(tmp_path):
         export(tmp_path / "run", tmp_path / "weights", n=64, steps=2)
 
 
+def test_a_text_model_is_measured_on_its_prompts(tiny_clip, tmp_path):
+    preset = TINY.replace(
+        text=tiny_clip, pooled=16, context=16, epochs=1, absent=("red+van",)
+    )
+    Run(tmp_path / "run", preset).train()
+    card = export(tmp_path / "run", tmp_path / "weights", n=64, steps=2, scale=3.0)
+    prompts = card["measured"]["prompts"]
+    assert prompts["scale"] == 3 and prompts.keys() == {"scale", "obeyed", "red+van"}
+    shares = prompts["obeyed"]
+    assert 0 <= shares["all"] <= min(shares["body"], shares["colour"], shares["time"])
+    said = (tmp_path / "weights" / "README.md").read_text()
+    assert "| red+van | " in said and f"with captions, which {tiny_clip} enc" in said
+    assert card["commands"][-1].endswith("--scale 3.0")
+    assert load_model(tmp_path / "weights").encoder.widths == (16, 16)
+
+
+WRITERS = {"classifier": classifier.card_text, "clip": clip.card_text}
+
+
 @pytest.mark.parametrize("card", sorted(WEIGHTS.glob("*/card.json")), ids=str)
 def test_cards_that_ship_are_put_into_words_as_they_stand(card):
     """The text of a card is made from its figures: no figure is typed by hand."""
     values, text = json.loads(card.read_text()), card.with_name("README.md").read_text()
-    if "classifier" in values["name"]:
-        return  # held by test_classifier
-    assert text == card_text(values)
+    (writer,) = [w for kind, w in WRITERS.items() if kind in values["name"]] or [
+        card_text
+    ]
+    assert text == writer(values)

@@ -9,13 +9,13 @@ from ddpm_core.models import (
     SAMPLERS,
     DiffusionModel,
     load_model,
-    load_weights,
-    save_weights,
+    load_text_encoder,
     step_generator,
 )
 from ddpm_core.presets import Preset
 from ddpm_core.samplers import last
 from ddpm_core.unet import UNet, UNetConfig
+from ddpm_core.weights import load_weights, save_weights
 
 TINY = Preset(
     data="toy-cars",
@@ -116,3 +116,48 @@ def test_the_denoiser_is_clipped(saved):
     model: DiffusionModel = load_model(saved[0])
     x0_hat = model.denoiser()(9 * model.noise(2), torch.tensor([50, 50]))
     assert x0_hat.abs().max() <= 1
+
+
+# With prompts -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(tiny_clip) -> DiffusionModel:
+    """An untrained text model whose every part has an effect."""
+    torch.manual_seed(0)
+    preset = TINY.replace(text=tiny_clip, pooled=16, context=16)
+    net = UNet(preset.unet).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return DiffusionModel(net, preset, load_text_encoder(preset, "cpu"))
+
+
+def test_a_scale_of_0_is_the_empty_prompt_and_1_the_prompt(told):
+    x, t = told.noise(2, torch.Generator().manual_seed(0)), torch.tensor([40, 40])
+    prompts, empty = ["a red van at night", "a blue SUV by day"], ["", ""]
+    red = told.denoiser(prompts)(x, t)
+    none = told.denoiser(empty)(x, t)
+    assert (red - none).abs().max() > 1e-3
+    assert torch.equal(told.denoiser(prompts, scale=0)(x, t), none)
+    near_one = told.denoiser(prompts, scale=1 + 1e-6)(x, t)
+    torch.testing.assert_close(near_one, red, atol=1e-4, rtol=0)
+    torch.testing.assert_close(told.denoiser(empty, scale=7)(x, t), none)
+    away = told.denoiser(empty, scale=0, negative=prompts[0])(x, t)
+    torch.testing.assert_close(away[:1], red[:1])
+
+
+def test_prompts_and_models_must_fit(told, saved, tiny_clip):
+    with pytest.raises(ValueError, match="without captions: it takes no prompts"):
+        load_model(saved[0]).denoiser(["a red van"])
+    with pytest.raises(ValueError, match="give one a sample, '' for none"):
+        told.denoiser()
+    with pytest.raises(ValueError, match="3 samples need as many conditions, got 2"):
+        last(told.sample(told.noise(3), 2, prompts=["", ""]))
+    with pytest.raises(ValueError, match="unknown word 'pink'"):
+        last(told.sample(told.noise(1), 2, prompts=["a pink van"]))
+    unfit = told.preset.replace(pooled=8)
+    with pytest.raises(
+        ValueError, match=r"widths \(16, 16\), the network takes \(8, 16"
+    ):
+        load_text_encoder(unfit, "cpu")

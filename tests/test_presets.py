@@ -32,6 +32,15 @@ def test_the_articles_recipe_is_what_it_published():
     assert recipe == (64, 64, 300, 1e-4, 10) and article.unet.dropout == 0.1
 
 
+def test_a_text_encoder_and_a_network_that_listens_need_each_other():
+    with pytest.raises(ValueError, match="need each other, got text = 'clip' and poo"):
+        preset("toy-cars-32").replace(text="clip")
+    with pytest.raises(ValueError, match="text = '' and pooled = 64"):
+        preset("toy-cars-text-32").replace(text="")
+    with pytest.raises(ValueError, match=r"drop must lie in \[0, 1\], got 10"):
+        preset("toy-cars-32").replace(drop=10)
+
+
 def test_zero_terminal_snr_is_an_option_of_every_schedule():
     for name in ("linear", "cosine", "sigmoid"):
         chosen = preset("toy-cars-32").replace(schedule=name, zero_terminal_snr=True)
@@ -39,7 +48,7 @@ def test_zero_terminal_snr_is_an_option_of_every_schedule():
 
 
 def test_unknown_names_list_what_there_is():
-    with pytest.raises(ValueError, match="'cars'; there is: toy-cars-32, photos-32"):
+    with pytest.raises(ValueError, match="'cars'; there is: toy-cars-32, toy-"):
         preset("cars")
     with pytest.raises(ValueError, match="unknown schedule 'quadratic'.*linear, cosi"):
         preset("toy-cars-32").replace(schedule="quadratic")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_core.datasets import write_packed
+from ddpm_core.datasets import draw_toy_cars, to_float, write_packed
 from ddpm_core.presets import Preset
 from ddpm_core.runs import Batches, Run, Split, Stopped, load_split, read_log
 from ddpm_core.unet import UNetConfig
@@ -262,6 +263,42 @@ def test_a_batch_of_one_is_a_batch(packed):
     assert x0.shape == (1, 3, 16, 16) and t.shape == (1,)
 
 
+def test_captions_are_told_and_dropped_and_some_cars_are_never_seen(tiny_clip):
+    preset = tiny(
+        "toy-cars", size=16, drawn=400, text=tiny_clip, absent=("red",), flip=False,
+        unet=replace(tiny("").unet, pooled=16, context=16), drop=0.25, batch=196,
+    )  # fmt: skip
+    split = load_split(preset)
+    used = torch.cat([split.train, split.held_out])
+    words = [split.captions[i] for i in split.caption[used]]
+    assert split.captions[0] == "" and not any("red" in w.split() for w in words)
+    assert 0.8 < len(used) / 408 < 0.95 and len(split.held_out) == 8
+    drawn = draw_toy_cars(408, size=16, seed=preset.seed).captions
+    assert words == [drawn[i] for i in used]
+    batches = Batches(split, preset, torch.device("cpu"))
+    x0, _, _, caption = next(batches.since(0, 1))
+    shares = [(c == 0).double().mean() for *_, c in batches.since(0, 20)]
+    assert torch.stack(shares).mean().item() == pytest.approx(0.25, abs=0.03)
+    for image, number in zip(x0, caption, strict=True):
+        (i,) = (to_float(split.images) == image).all((1, 2, 3)).nonzero()[0].tolist()
+        assert number == 0 or split.captions[number] == drawn[i]
+
+
+def test_a_text_run_trains_resumes_and_draws_its_captions(tiny_clip, tmp_path):
+    preset = tiny(
+        "toy-cars", size=16, drawn=32, text=tiny_clip, flip=False, epochs=2,
+        unet=replace(tiny("").unet, pooled=16, context=16), strips=(2,),
+    )  # fmt: skip
+    run = Run(tmp_path / "run", preset)
+    before = [p.clone() for p in run.net.embed_condition.parameters()]
+    run.train()
+    after = run.net.embed_condition.parameters()
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert Image.open(tmp_path / "run" / "strips" / "epoch-0002.png").size[1] == 69
+    again = Run.open(tmp_path / "run")
+    assert again.held_out() == run.held_out()
+
+
 def test_another_runs_folder_is_refused(packed, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(ValueError, match="no run in .* to resume"):
@@ -280,6 +317,11 @@ def test_data_that_do_not_fit_are_refused(packed, tmp_path):
         load_split(tiny(packed, size=32))
     with pytest.raises(ValueError, match="holds 40 images: too few to hold out 36"):
         load_split(tiny(packed, held_out=36))
+    with pytest.raises(ValueError, match="absent is for toy cars"):
+        load_split(tiny(packed, absent=("red",)))
+    text = {"text": "clip", "unet": replace(tiny("").unet, pooled=4)}
+    with pytest.raises(ValueError, match="has no classes to make captions of"):
+        load_split(tiny(packed, **text))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_split(tiny(str(tmp_path / "nowhere")))
     shutil.copytree(packed, tmp_path / "empty")

@@ -13,8 +13,10 @@ from ddpm_core.datasets.toy_cars import (
     COLOURS,
     GROUNDS,
     TIMES,
+    attributes_showing,
     caption,
     draw_toy_cars,
+    showing_any,
 )
 
 CAPTION = re.compile(
@@ -290,3 +292,21 @@ def test_an_error_names_the_values_that_an_attribute_has(column, beyond):
 def test_an_unknown_attribute_lists_those_there_are():
     with pytest.raises(ValueError, match="'wheels'; there is: body, colour, facing"):
         draw_toy_cars(1).attribute("wheels")
+
+
+def test_cars_that_show_a_combination_are_found_and_made():
+    rows = attributes_showing("purple+convertible+snow", 50, seed=1)
+    assert all("purple convertible in snow" in caption(r, ground=True) for r in rows)
+    assert len(np.unique(rows[:, list(ATTRIBUTES).index("facing")])) == 2
+    mixed = np.concatenate([rows, draw_toy_cars(500, size=16).attributes])
+    shown = showing_any(mixed, ["purple+convertible+snow", "white+van"])
+    for r, is_shown in zip(mixed, shown, strict=True):
+        words = caption(r, ground=True)
+        assert is_shown == (
+            "purple convertible in snow" in words or "white van" in words
+        )
+    assert not showing_any(mixed, []).any()
+    with pytest.raises(
+        ValueError, match="no toy car is 'pink', in 'pink.van'; there is:"
+    ):
+        showing_any(mixed, ["pink+van"])

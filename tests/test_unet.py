@@ -1,13 +1,17 @@
 """The U-Net: its size, its parts, its gradients, its refusals."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_core.presets import PRESETS, SMALL_UNET
+from ddpm_core.types import Condition
 from ddpm_core.unet import (
     Attention,
+    CrossAttention,
     DownBlock,
     ResidualBlock,
     SinusoidalEmbedding,
@@ -18,6 +22,14 @@ from ddpm_core.unet import (
 TINY = UNetConfig(
     channels=(8, 16), attention=(False, True), blocks=1, groups=4, dropout=0.0
 )
+
+TOLD = replace(TINY, pooled=6, context=10)
+
+
+def told(n: int, words: int = 5) -> Condition:
+    """A condition for TOLD whose sample i has i + 1 words."""
+    mask = torch.arange(words) <= torch.arange(n)[:, None]
+    return Condition(torch.randn(n, 6), torch.randn(n, words, 10), mask)
 
 
 def awake(net: torch.nn.Module) -> torch.nn.Module:
@@ -148,3 +160,72 @@ def test_bad_input_is_refused():
         UNetConfig((32, 64), (True,))
     with pytest.raises(ValueError, match="multiple of groups = 32.*got 48"):
         UNetConfig((48,), (True,))
+
+
+# With a condition -------------------------------------------------------------------
+
+
+def test_every_parameter_of_a_conditional_network_gets_a_gradient():
+    torch.manual_seed(0)
+    net = awake(UNet(TOLD))
+    net(
+        torch.randn(2, 3, 16, 16), torch.tensor([3, 7]), told(2)
+    ).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+    assert sum(isinstance(m, CrossAttention) for m in net.modules()) == 4
+
+
+def test_a_condition_starts_without_effect():
+    torch.manual_seed(0)
+    plain, net = UNet(TINY), UNet(TOLD)
+    net.load_state_dict(plain.state_dict(), strict=False)
+    for parameter in (*plain.head.parameters(), *net.head.parameters()):
+        torch.nn.init.ones_(parameter)
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 7])
+    torch.testing.assert_close(net(x, t, told(2)), plain(x, t))
+
+
+def test_words_beyond_the_mask_are_not_read():
+    torch.manual_seed(0)
+    net, cond = awake(UNet(TOLD)), told(3)
+    x, t = torch.randn(3, 3, 16, 16), torch.tensor([3, 7, 9])
+    base = net(x, t, cond)
+    states = torch.where(cond.mask[..., None], cond.states, torch.full((), 1e3))
+    torch.testing.assert_close(net(x, t, cond._replace(states=states)), base)
+    states = torch.where(cond.mask[..., None], cond.states + 1, cond.states)
+    assert (net(x, t, cond._replace(states=states)) - base).abs().amax(
+        (1, 2, 3)
+    ).min() > 1e-4
+    pooled = cond._replace(pooled=cond.pooled + 1)
+    assert (net(x, t, pooled) - base).abs().amax((1, 2, 3)).min() > 1e-4
+
+
+def test_cross_attention_is_softmax_of_queries_and_keys_and_tells_its_maps():
+    torch.manual_seed(0)
+    layer = awake(CrossAttention(8, context=10, heads=2, groups=4))
+    x, cond = torch.randn(3, 8, 4, 4), told(3)
+    maps = layer.maps(x, cond)
+    torch.testing.assert_close(maps.sum(1), torch.ones(3, 4, 4))
+    assert (maps[0, 0] == 1).all() and (maps[0, 1:] == 0).all()  # it has one word
+    layer.heads = 1
+    _, v = layer.key_value(cond.states).chunk(2, dim=2)
+    mixed = torch.einsum("blhw,blc->bchw", layer.maps(x, cond), v)
+    added = torch.einsum("bchw,oc->bohw", mixed, layer.out.weight)
+    want = x + added + layer.out.bias[:, None, None]
+    torch.testing.assert_close(layer(x, cond), want)
+
+
+def test_a_missing_or_unfit_condition_is_refused():
+    x, t, cond = torch.zeros(2, 3, 16, 16), torch.tensor([3, 7]), told(2)
+    with pytest.raises(
+        ValueError, match="a condition of 6 numbers and words of 10, got no"
+    ):
+        UNet(TOLD)(x, t)
+    with pytest.raises(ValueError, match="takes no condition, got a condition of 6"):
+        UNet(TINY)(x, t, cond)
+    with pytest.raises(ValueError, match="6 numbers and no words, got .* words of 10"):
+        UNet(replace(TINY, pooled=6))(x, t, cond)
+    with pytest.raises(ValueError, match="2 samples need as many conditions, got 3"):
+        UNet(TOLD)(x, t, told(3))
+    with pytest.raises(ValueError, match="pooled vector: got 0 and 10"):
+        replace(TINY, context=10)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ddpm_core.datasets.images import check_images
 from ddpm_core.datasets.toy_cars import ATTRIBUTES
-from ddpm_core.models import fit_weights, load_weights
 from ddpm_core.types import Features, Images
+from ddpm_core.weights import fit_weights, load_weights
 
 Attributes = Int[Tensor, "b a"]
 """One row an image, one column an attribute: the number of its value in ATTRIBUTES."""
@@ -72,18 +72,10 @@ class AttributeClassifier(nn.Module):
     def __init__(self, config: ClassifierConfig | None = None):
         super().__init__()
         self.config = config or ClassifierConfig()
-        half, quarter, eighth = self.config.widths
-        self.trunk = nn.Sequential(
-            _stage(3, half // 2, kernel=4, stride=2),
-            _stage(half // 2, half),
-            _stage(half, quarter, stride=2),
-            _stage(quarter, quarter),
-            _stage(quarter, eighth, stride=2),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
+        self.trunk = convolutions(self.config.widths)
+        width, attributes = self.config.widths[-1], self.config.attributes
         self.heads = nn.ModuleDict(
-            {k: nn.Linear(eighth, len(v)) for k, v in self.config.attributes.items()}
+            {name: nn.Linear(width, len(v)) for name, v in attributes.items()}
         )
 
     def forward(self, images: Images) -> dict[str, Float[Tensor, "b _"]]:
@@ -123,6 +115,23 @@ class AttributeClassifier(nn.Module):
                 f"got {tuple(images.shape)}"
             )
         return self.trunk(images)
+
+
+def convolutions(widths: tuple[int, int, int]) -> nn.Sequential:
+    """Images (b, 3, h, w) -> features (b, widths[-1]): means at an eighth of the side.
+
+    `widths` as in `ClassifierConfig`. Chapters 04 and 10.
+    """
+    half, quarter, eighth = widths
+    return nn.Sequential(
+        _stage(3, half // 2, kernel=4, stride=2),
+        _stage(half // 2, half),
+        _stage(half, quarter, stride=2),
+        _stage(quarter, quarter),
+        _stage(quarter, eighth, stride=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
 
 
 def _stage(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1):

@@ -20,8 +20,8 @@ from ddpm_core.classifier import AttributeClassifier, Attributes
 from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, ToyCars, draw_toy_cars
 from ddpm_core.metrics import attribute_accuracy, frechet_distance
-from ddpm_core.models import save_weights
 from ddpm_core.types import Images, PerSample
+from ddpm_core.weights import save_weights
 
 FACING = list(ATTRIBUTES).index("facing")
 """The column of the one attribute that a mirror changes: 0 is left, 1 is right."""

@@ -56,6 +56,17 @@ class PackedImages:
         """The side of the images in pixels."""
         return self.images.shape[1]
 
+    @property
+    def captions(self) -> list[str]:
+        """A caption for each image, from its class; '' for one without a class.
+
+        Raises ValueError where there are no labels. Chapter 14.
+        """
+        if self.labels is None:
+            raise ValueError(f"{self.source} has no classes to make captions of")
+        names = [f"a photo of a {name}" for name in self.classes]
+        return ["" if i == UNLABELLED else names[i] for i in self.labels]
+
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> "PackedImages":
         """Map a packed folder into memory; `verify` compares the checksums too.

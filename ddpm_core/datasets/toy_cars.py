@@ -14,7 +14,7 @@ from functools import partial
 from multiprocessing import current_process, get_context
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from ddpm_core.datasets.toy_car_drawing import BODY_SHAPES, GROUND, PAINT, draw_car
 
@@ -32,6 +32,13 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "ground": GROUNDS,
 }
 """The values of each attribute; an attribute is stored as its place in this list."""
+
+NEVER_TRAINED = (
+    "purple+convertible+snow",
+    "orange+pickup truck+night",
+    "white+van+sand",
+)
+"""What the text models are trained without, to see whether they compose. Chapter 10."""
 
 ALONE = 2000  # so few images are drawn by this process alone
 CHUNK = 250  # images that another process draws at a time
@@ -87,6 +94,50 @@ def caption(
         words.append(f"facing {side}")
     words.append("at night" if time == "night" else "by day")
     return " ".join(words)
+
+
+def showing_any(
+    attributes: Int64[np.ndarray, "n 5"], combinations: Iterable[str]
+) -> Bool[np.ndarray, " n"]:
+    """Which cars show all of some combination, such as 'purple+convertible+snow'.
+
+    Raises ValueError for a value that is none of ATTRIBUTES. Chapter 10.
+    """
+    shown = np.zeros(len(attributes), bool)
+    for combination in combinations:
+        wanted = _columns(combination)
+        shown |= (attributes[:, list(wanted)] == list(wanted.values())).all(1)
+    return shown
+
+
+def attributes_showing(
+    combination: str, n: int, *, seed: int = 0
+) -> Int64[np.ndarray, "n 5"]:
+    """Draw n rows of attributes that show a combination, all else at random.
+
+    Raises ValueError for a value that is none of ATTRIBUTES. Chapter 10.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.stack([rng.integers(len(v), size=n) for v in ATTRIBUTES.values()], 1)
+    for column, number in _columns(combination).items():
+        rows[:, column] = number
+    return rows
+
+
+def _columns(combination: str) -> dict[int, int]:
+    """The columns of the attributes that a combination fixes, and their values."""
+    places = {
+        value: (column, number)
+        for column, values in enumerate(ATTRIBUTES.values())
+        for number, value in enumerate(values)
+    }
+    for name in combination.split("+"):
+        if name not in places:
+            raise ValueError(
+                f"no toy car is {name!r}, in {combination!r}; "
+                f"there is: {', '.join(places)}"
+            )
+    return dict(places[name] for name in combination.split("+"))
 
 
 def draw_toy_cars(

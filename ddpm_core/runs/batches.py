@@ -1,13 +1,15 @@
 """What a run trains on: its images, split, and the batch of each step. Chapter 07."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm_core.conditioning import dropped
 from ddpm_core.datasets import PackedImages, draw_toy_cars, to_float
+from ddpm_core.datasets.toy_cars import showing_any
 from ddpm_core.diffusion import draw_times
 from ddpm_core.presets import Preset
 from ddpm_core.schedules import Schedule
@@ -15,26 +17,27 @@ from ddpm_core.schedules import Schedule
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Packed images, uint8 (n, h, w, 3), and which of them are trained on."""
+    """Packed images, uint8 (n, h, w, 3), and which of them are trained on.
+
+    `caption` holds the number of each image's caption among the `captions`, of which
+    number 0 is the empty one; None for a run without captions.
+    """
 
     images: np.ndarray
     train: Tensor
     held_out: Tensor
+    captions: tuple[str, ...] = ("",)
+    caption: Tensor | None = None
 
 
 def load_split(preset: Preset, workers: int | None = None) -> Split:
     """Draw or open the preset's images and put some of them aside, by its seed.
 
     Raises ValueError for a data set that is too small or of another size than the
-    preset, FileNotFoundError where there is none.
+    preset or has no captions that it asks for, FileNotFoundError where there is none.
     """
-    if preset.data == "toy-cars":
-        n = preset.drawn + preset.held_out
-        images = draw_toy_cars(n, size=preset.size, seed=preset.seed, workers=workers)
-        images = images.images
-    else:
-        images = PackedImages.open(preset.data).images
-    n, side = len(images), images.shape[1]
+    images, captions, eligible = _load(preset, workers)
+    n, side = len(eligible), images.shape[1]
     if side != preset.size:
         raise ValueError(
             f"the images of {preset.data} are {side} pixels wide, the run's are "
@@ -47,7 +50,26 @@ def load_split(preset: Preset, workers: int | None = None) -> Split:
             f"and fill a batch of {preset.batch}; choose smaller --held-out and --batch"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(preset.seed))
-    return Split(images, order[preset.held_out :], order[: preset.held_out])
+    order = torch.from_numpy(eligible)[order]
+    split = Split(images, order[preset.held_out :], order[: preset.held_out])
+    if not preset.text:
+        return split
+    known = {text: i for i, text in enumerate(dict.fromkeys(["", *captions]))}
+    caption = torch.tensor([known[text] for text in captions])
+    return replace(split, captions=tuple(known), caption=caption)
+
+
+def _load(preset: Preset, workers: int | None) -> tuple:
+    """The images, their captions where these are asked for, and which may be used."""
+    if preset.data == "toy-cars":
+        n = preset.drawn + preset.held_out
+        cars = draw_toy_cars(n, size=preset.size, seed=preset.seed, workers=workers)
+        eligible = np.flatnonzero(~showing_any(cars.attributes, preset.absent))
+        return cars.images, cars.captions if preset.text else (), eligible
+    if preset.absent:
+        raise ValueError(f"absent is for toy cars, {preset.data} has no attributes")
+    packed = PackedImages.open(preset.data)
+    return packed.images, packed.captions if preset.text else (), np.arange(len(packed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +103,16 @@ class Batches:
     def steps_an_epoch(self) -> int:
         return len(self.split.train) // self.preset.batch
 
-    def since(self, step: int, last: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (x0, t, eps) for each step from `step` up to, not including, `last`."""
+    def since(self, step: int, last: int) -> Iterator[tuple[Tensor, ...]]:
+        """Yield (x0, t, eps) for each step from `step` up to, not including, `last`.
+
+        Where there are captions, their numbers are the fourth, some of them dropped.
+        """
         schedule = self.preset.make_schedule()
         for k in range(step, last):
             yield self._share(k, schedule)
 
-    def _share(self, step: int, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
+    def _share(self, step: int, schedule: Schedule) -> tuple[Tensor, ...]:
         preset, n = self.preset, self.preset.batch
         epoch, place = divmod(step, self.steps_an_epoch)
         order = torch.randperm(
@@ -105,7 +130,15 @@ class Batches:
             x0 = torch.where(flipped, x0.flip(-1), x0)
         torch.manual_seed(_seed(preset, 3, step, self.rank))  # dropout's
         mine = slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
-        return x0[mine], t[mine], eps[mine]
+        if self.split.caption is None:
+            return x0[mine], t[mine], eps[mine]
+        caption = dropped(
+            self.split.caption[chosen],
+            torch.tensor(0),
+            preset.drop,
+            _seeded(preset, 4, step),
+        )
+        return x0[mine], t[mine], eps[mine], caption.to(self.device)[mine]
 
 
 def _seed(preset: Preset, *parts: int) -> int:

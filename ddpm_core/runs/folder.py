@@ -31,14 +31,14 @@ class RunFolder:
             if resume:
                 raise ValueError(f"there is no run in {self.path} to resume")
             return
-        config, old = preset.to_dict(), self.read("config.json")
-        differing = sorted(k for k in config | old if config.get(k) != old.get(k))
-        if resume and config["epochs"] > old.get("epochs", 0):
+        config, old = preset.to_dict(), self.preset().to_dict()
+        differing = sorted(k for k in config if config[k] != old[k])
+        if resume and config["epochs"] > old["epochs"]:
             differing = [k for k in differing if k != "epochs"]  # train on, longer
         if differing:
             raise ValueError(
                 f"{self.path} holds another run; it differs in "
-                + ", ".join(f"{k} ({old.get(k)})" for k in differing)
+                + ", ".join(f"{k} ({old[k]})" for k in differing)
                 + ": give these values, or another --out"
             )
         if not resume:

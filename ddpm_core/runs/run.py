@@ -4,7 +4,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,11 @@ from ddpm_core import training
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.images import save_strip
 from ddpm_core.diffusion import diffusion_loss
-from ddpm_core.models import DiffusionModel, step_generator
+from ddpm_core.models import DiffusionModel, load_text_encoder, step_generator
 from ddpm_core.presets import Preset
 from ddpm_core.runs.batches import Batches, load_split
 from ddpm_core.runs.folder import RunFolder, Stopped, read_log
+from ddpm_core.schedules import Schedule
 from ddpm_core.unet import UNet
 
 ROWS = 4  # cars in a strip
@@ -61,6 +61,8 @@ class Run:
         if resume:
             self._resume()
         self.split = load_split(preset)
+        self.encoder = load_text_encoder(preset, device)
+        self.conditions = self.encoder and self.encoder.encode(self.split.captions)
         self.files.check_data(preset, len(self.split.images))
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.batches = Batches(self.split, preset, device, rank, world)
@@ -84,7 +86,7 @@ class Run:
     @property
     def model(self) -> DiffusionModel:
         """The model as it stands, with the averaged weights."""
-        return DiffusionModel(self.ema.net, self.preset)
+        return DiffusionModel(self.ema.net, self.preset, self.encoder)
 
     def train(self) -> None:
         """Train to the end of the last epoch, showing progress."""
@@ -145,7 +147,7 @@ class Run:
         net = torch.compile(self.net) if preset.compile else self.net
         return training.train(
             net,
-            partial(_loss, schedule=schedule, target=preset.make_target),
+            self._loss(schedule),
             self.batches.since(self.step, self.steps),
             self.optimizer,
             lr=training.warmup_cosine(
@@ -161,6 +163,17 @@ class Run:
             start=self.step,
         )
 
+    def _loss(self, schedule: Schedule) -> Callable[..., Tensor]:
+        """The loss of a network on what `Batches` yields."""
+
+        def loss(net, x0: Tensor, t: Tensor, eps: Tensor, caption=None) -> Tensor:
+            cond = None if caption is None else self.conditions.rows(caption)
+            return diffusion_loss(
+                net, schedule, self.preset.make_target, x0, cond, t=t, eps=eps
+            )
+
+        return loss
+
     def _end_epoch(self, epoch: int) -> None:
         if len(self.split.held_out):
             self._log({"step": self.step, "epoch": epoch, "held_out": self.held_out()})
@@ -175,25 +188,28 @@ class Run:
         """
         preset, device = self.preset, self.accelerator.device
         n = len(self.split.held_out)
-        schedule, g = preset.make_schedule(), torch.Generator().manual_seed(preset.seed)
+        loss, g = self._loss(preset.make_schedule()), torch.Generator()
+        g.manual_seed(preset.seed)
         t = 1 + torch.arange(n) * preset.T // n  # evenly over 1..T
         losses = []
         for i in range(0, n, chunk):
-            x0 = to_float(self.split.images[self.split.held_out[i : i + chunk].numpy()])
-            eps = torch.randn(x0.shape, generator=g).to(device)
-            losses.append(
-                _loss(
-                    self.ema.net, x0.to(device), t[i : i + chunk].to(device), eps,
-                    schedule=schedule, target=preset.make_target,
-                )
-            )  # fmt: skip
+            rows = self.split.held_out[i : i + chunk]
+            x0 = to_float(self.split.images[rows.numpy()])
+            batch = [x0, t[i : i + chunk], torch.randn(x0.shape, generator=g)]
+            if self.split.caption is not None:
+                batch.append(self.split.caption[rows])
+            losses.append(loss(self.ema.net, *(part.to(device) for part in batch)))
         return torch.cat(losses).mean().item()
 
     def save_strip(self, path: Path) -> None:
         """Draw 9 stages, from noise to car, for a few cars of one fixed noise."""
         x_T = self.model.noise(ROWS, torch.Generator().manual_seed(self.preset.seed))
         g = step_generator(self.preset.seed, x_T.device)
-        states = list(self.model.sample(x_T, self.preset.sample_steps, generator=g))
+        steps, prompts = self.preset.sample_steps, None
+        if self.split.caption is not None:
+            rows = self.split.caption[self.split.held_out[:ROWS]]
+            prompts = [self.split.captions[i] for i in rows]
+        states = list(self.model.sample(x_T, steps, generator=g, prompts=prompts))
         save_strip(path, [state.x for state in states])
 
     def _check_finite(self, loss: float, norm: float) -> None:
@@ -246,10 +262,6 @@ class Run:
             if self.listener:
                 self.listener(row)
             self.files.log(row)
-
-
-def _loss(net, x0: Tensor, t: Tensor, eps: Tensor, *, schedule, target) -> Tensor:
-    return diffusion_loss(net, schedule, target, x0, t=t, eps=eps)
 
 
 def _check_launcher(preset: Preset) -> None:

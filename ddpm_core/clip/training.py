@@ -1,0 +1,219 @@
+"""How the small CLIP is trained and measured, and its card written. Chapter 10."""
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from jaxtyping import Bool
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm_core.clip import CLIP, CLIPConfig, Embeddings, contrastive_loss
+from ddpm_core.clip.tokens import Tokenizer, Tokens
+from ddpm_core.datasets.images import to_float
+from ddpm_core.datasets.toy_cars import (
+    ATTRIBUTES,
+    NEVER_TRAINED,
+    ToyCars,
+    caption,
+    draw_toy_cars,
+    showing_any,
+)
+from ddpm_core.training import train, warmup_cosine
+from ddpm_core.types import Images
+from ddpm_core.weights import save_weights
+
+AMONG = 256  # pairs among which a search looks
+FIRST = 5  # answers that count
+
+
+def clip_loss(net: CLIP, images: Images, tokens: Tokens) -> Tensor:
+    """The contrastive loss of a batch, for `training.train`."""
+    return contrastive_loss(
+        net.embed_images(images), net.embed_tokens(tokens), net.scale
+    )
+
+
+def training_batches(
+    images: np.ndarray, tokens: Tokens, *, passes: int, batch: int, seed: int
+) -> Iterator[tuple[Images, Tokens]]:
+    """Yield all pairs `passes` times over, each time in another order."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(passes):
+        order = torch.randperm(len(images), generator=generator)
+        for rows in order[: len(order) // batch * batch].split(batch):
+            yield to_float(images[rows.numpy()]), tokens[rows]
+
+
+def found(
+    queries: Embeddings, answers: Embeddings, captions: Sequence[str], first: int
+) -> Bool[Tensor, " b"]:
+    """Whether the right answer to each query is among the `first` nearest ones.
+
+    Answers with the query's own caption are all right: no search can tell them apart.
+    """
+    nearest = (queries @ answers.T).topk(first, dim=1).indices
+    numbers = {text: i for i, text in enumerate(dict.fromkeys(captions))}
+    number = torch.tensor([numbers[text] for text in captions])
+    return (number[nearest] == number[:, None]).any(1)
+
+
+@torch.no_grad()
+def measure(net: CLIP, *, n: int, seed: int) -> dict[str, object]:
+    """Measure it on n toy cars of a seed that it was not trained on.
+
+    Returns the share of searches that succeed, from captions to images and back, and
+    the share of cars for which it prefers the true body, colour or time of day to all
+    others in a caption that is otherwise true.
+    """
+    cars = draw_toy_cars(n, seed=seed)
+    images = torch.cat([net.embed_images(to_float(x)) for x in split(cars.images)])
+    texts = torch.cat([net.embed_captions(c) for c in split(cars.captions)])
+    hits = {"caption to image": [], "image to caption": []}
+    for i in range(0, n - AMONG + 1, AMONG):
+        part = slice(i, i + AMONG)
+        pair, names = (images[part], texts[part]), cars.captions[part]
+        hits["image to caption"].append(found(*pair, names, FIRST))
+        hits["caption to image"].append(found(*pair[::-1], names, FIRST))
+    return {
+        "images": n,
+        "seed": seed,
+        "retrieval": {name: share(torch.cat(h)) for name, h in hits.items()},
+        "preferred": {
+            name: share(preferred(net, images, cars, name))
+            for name in ("body", "colour", "time")
+        },
+    }
+
+
+def preferred(
+    net: CLIP, images: Embeddings, cars: ToyCars, name: str
+) -> Bool[Tensor, " n"]:
+    """Whether each image's true value of an attribute fits it best of all values."""
+    column, values = list(ATTRIBUTES).index(name), ATTRIBUTES[name]
+    scores = []
+    for value in range(len(values)):
+        rows = cars.attributes.copy()
+        rows[:, column] = value
+        texts = [net.embed_captions([caption(r) for r in part]) for part in split(rows)]
+        scores.append((images * torch.cat(texts)).sum(1))
+    return torch.stack(scores, 1).argmax(1) == torch.from_numpy(
+        cars.attributes[:, column]
+    )
+
+
+def split(rows: Sequence, size: int = 512) -> Iterator[Sequence]:
+    """Yield the rows some at a time."""
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def share(hits: Bool[Tensor, " n"]) -> float:
+    """The share that is true."""
+    return round(hits.double().mean().item(), 4)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder to write weights and card to")],
+    cars: Annotated[
+        int, typer.Option(help="captioned cars drawn to train on")
+    ] = 30_000,
+    passes: Annotated[int, typer.Option(help="passes over them")] = 10,
+    batch: Annotated[
+        int, typer.Option(help="pairs a step, told from each other")
+    ] = 256,
+    lr: Annotated[float, typer.Option(help="peak learning rate")] = 2e-3,
+    seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
+    test: Annotated[int, typer.Option(help="held-out cars to measure on")] = 5_120,
+) -> None:
+    """Train the CLIP on captioned toy cars, measure it, write weights and card."""
+    torch.manual_seed(seed)
+    drawn, start = draw_toy_cars(cars, seed=seed), time.perf_counter()
+    seen = np.flatnonzero(~showing_any(drawn.attributes, NEVER_TRAINED))
+    images, captions = drawn.images[seen], list(np.array(drawn.captions)[seen])
+    length = CLIPConfig.__dataclass_fields__["length"].default
+    tokenizer = Tokenizer.of(captions, length)
+    net = CLIP(CLIPConfig(tokenizer.words))
+    steps = passes * (len(images) // batch)
+    training = train(
+        net,
+        clip_loss,
+        training_batches(
+            images, tokenizer(captions), passes=passes, batch=batch, seed=seed
+        ),
+        torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01),
+        lr=warmup_cosine(lr, warmup=steps // 20, total=steps, end=0.01),
+    )
+    bar = tqdm(training, total=steps, unit="step")
+    for done in bar:
+        if done.step % 10 == 0:
+            bar.set_postfix(loss=f"{done.loss.item():.3f}")
+    seconds = round(time.perf_counter() - start)
+    net.eval().half().float()  # from here on as it is stored
+    card = {
+        "name": out.name,
+        "config": net.config.to_dict(),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "command": f"python -m ddpm_core.clip --out {out.as_posix()} --cars {cars} "
+        f"--passes {passes} --batch {batch} --lr {lr} --seed {seed} --test {test}",
+        "seed": seed,
+        "images": len(images),
+        "images seen": steps * batch,
+        "hardware": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores "
+        f"({platform.machine()})",
+        "seconds": seconds,
+        "measured": measure(net, n=test, seed=seed + 1),
+    }
+    save_weights(out, net.state_dict(), card)
+    (out / "README.md").write_text(card_text(card))
+    print(card_text(card))
+
+
+def card_text(card: dict) -> str:
+    """Put the card into words, for people."""
+    measured = card["measured"]
+    search, likes = measured["retrieval"], measured["preferred"]
+    return f"""# {card["name"]}
+
+Maps toy cars of 32x32 pixels and their captions to one space of \
+{card["config"]["embedding"]} dimensions
+(`ddpm_core.clip.CLIP`, chapter 10). Its text tower tells the text-conditioned models
+what to draw.
+
+```
+{card["command"]}
+```
+
+- Network: {card["parameters"]:,} parameters, stored as fp16; its vocabulary of \
+{len(card["config"]["words"])} words, its
+  configuration and the hash of its weights are in `card.json`.
+- Hardware and time: {card["hardware"]}, {card["seconds"]} s of training.
+- Images: {card["images"]:,} captioned cars of seed {card["seed"]} \
+(without {", ".join(NEVER_TRAINED)}), \
+{card["images seen"]:,} pairs seen.
+
+## Measured
+
+From the stored weights, on {measured["images"]:,} cars of another seed \
+({measured["seed"]}):
+
+| the right one among the first {FIRST} of {AMONG} (equal captions are all right) | |
+| --- | --- |
+| images, by caption | {search["caption to image"]:.2%} |
+| captions, by image | {search["image to caption"]:.2%} |
+
+| the true value preferred to all others | |
+| --- | --- |
+| body | {likes["body"]:.2%} |
+| colour | {likes["colour"]:.2%} |
+| time of day | {likes["time"]:.2%} |
+
+## Limits
+
+It knows the words of the captions and no others, and toy cars only.
+"""
