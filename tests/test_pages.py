@@ -171,7 +171,9 @@ FAULTS = r"""() => {
   const wide = [...main.querySelectorAll("*")].filter(e =>
     e.getBoundingClientRect().right > innerWidth + 1 &&
     !e.closest("mjx-assistive-mml") && !scrolls(e));
-  if (wide.length) say("wider than the window", wide[0]);
+  const formula = e => [...(window.MathJax?.startup?.document.math ?? [])].find(
+    item => item.typesetRoot === e)?.math;
+  if (wide.length) say("wider than the window", formula(wide[0]) ?? wide[0]);
   if (document.documentElement.scrollWidth > innerWidth)
     faults.push("the page scrolls sideways");
   return faults;
