@@ -173,9 +173,9 @@ def sample(
     run = model.sample(x_T, steps, sampler, generator=g, **told)
     states = [state.x for state in tqdm(run, total=steps + 1, unit="step")]
     if strip:
-        save_strip(out, states)
+        save_strip(out, [model.decode(x) for x in states])
     else:
-        save_grid(out, states[-1])
+        save_grid(out, model.decode(states[-1]))
     typer.echo(f"{n} images in {out}")
 
 

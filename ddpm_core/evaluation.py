@@ -163,7 +163,7 @@ def draw_samples(
         if prompts is not None:
             told = {"prompts": prompts[i : i + chunk], "scale": scale}
         run = model.sample(x_T, steps, sampler, generator=own, **told)
-        images.append(last(run).cpu())
+        images.append(model.decode(last(run)).cpu())
     return torch.cat(images)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from ddpm_core.clip import CLIP, load_clip
 from ddpm_core.conditioning import clipped, guided_together, join
 from ddpm_core.diffusion import make_denoiser
+from ddpm_core.latent import LatentScaler, load_latent
 from ddpm_core.presets import Preset, one_of
 from ddpm_core.samplers import (
     DPMSolverPP2M,
@@ -22,7 +23,7 @@ from ddpm_core.samplers import (
     spaced_times,
 )
 from ddpm_core.schedules import Schedule
-from ddpm_core.types import Denoise, Images
+from ddpm_core.types import Denoise, Images, Samples
 from ddpm_core.unet import UNet
 from ddpm_core.weights import fit_weights, load_weights
 
@@ -39,12 +40,14 @@ class DiffusionModel:
     """A trained network with the schedule and the target it was trained for.
 
     `encoder` turns prompts into what the network is told; None for a model that was
-    trained without captions.
+    trained without captions. `latent` leads to the space in which it diffuses; None for
+    one that does so in pixels.
     """
 
     net: nn.Module
     preset: Preset
     encoder: CLIP | None = None
+    latent: LatentScaler | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "schedule", self.preset.make_schedule())
@@ -56,7 +59,7 @@ class DiffusionModel:
         scale: float = 1.0,
         negative: str = "",
     ) -> Denoise:
-        """Return (x_t, t) -> x0_hat, clipped to the range of images.
+        """Return (x_t, t) -> x0_hat, of images clipped to their range.
 
         A text model needs a prompt for each sample, '' for none; its guidance goes away
         from the `negative` prompt with that `scale`, where 1 is the prompt alone.
@@ -70,20 +73,22 @@ class DiffusionModel:
                 if self.encoder is None
                 else "this model draws from prompts: give one a sample, '' for none"
             )
+        bounded = (lambda denoise: denoise) if self.latent else clipped
         if self.encoder is None:
-            return clipped(told())
+            return bounded(told())
         without = [negative] * len(prompts)
         if scale in (0, 1):
-            return clipped(told(self.encoder.encode(prompts if scale else without)))
+            return bounded(told(self.encoder.encode(prompts if scale else without)))
         cond, uncond = self.encoder.encode(prompts), self.encoder.encode(without)
-        return clipped(guided_together(told(join(cond, uncond)), scale))
+        return bounded(guided_together(told(join(cond, uncond)), scale))
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Images:
         """Draw n starting points x_T ~ N(0, I), on the network's device."""
         device = next(self.net.parameters()).device
         side = self.preset.size
-        shape = (n, self.preset.unet.image_channels, side, side)
-        x = torch.randn(shape, generator=generator)  # the same noise on every device
+        pixels = (self.preset.unet.image_channels, side, side)
+        shape = self.latent.shape if self.latent else pixels
+        x = torch.randn(n, *shape, generator=generator)  # the same on every device
         return x.to(device, memory_format=torch.channels_last)
 
     def sample(
@@ -96,12 +101,17 @@ class DiffusionModel:
     ) -> Iterator[State]:
         """Sample from x_T in that many network calls; yields as `samplers.sample`.
 
-        `told`: the prompts and their guidance, as `denoiser` takes them.
+        `told`: the prompts and their guidance, as `denoiser` takes them. What is
+        yielded are images, or latents for `decode`.
         """
         step = SAMPLERS[one_of("sampler", sampler, SAMPLERS)](self.schedule)
         times = spaced_times(self.schedule.T, steps)
         denoise = self.denoiser(**told)
         return sample(denoise, step, x_T, times, generator=generator)
+
+    def decode(self, x: Samples) -> Images:
+        """Return the images that states stand for: themselves, but for latents."""
+        return self.latent.decode(x) if self.latent else x
 
 
 def step_generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
@@ -127,7 +137,8 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Diffusio
     fit_weights(net, state, name)
     net = net.eval().requires_grad_(False)
     net = net.to(device, memory_format=torch.channels_last)
-    return DiffusionModel(net, preset, load_text_encoder(preset, device))
+    parts = load_text_encoder(preset, device), load_autoencoder(preset, device)
+    return DiffusionModel(net, preset, *parts)
 
 
 def load_text_encoder(preset: Preset, device: str | torch.device) -> CLIP | None:
@@ -146,3 +157,28 @@ def load_text_encoder(preset: Preset, device: str | torch.device) -> CLIP | None
             f"{encoder.widths}, the network takes {wanted}: set pooled and context"
         )
     return encoder
+
+
+def load_autoencoder(preset: Preset, device: str | torch.device) -> LatentScaler | None:
+    """Load the way into the preset's latents and back; None if it works in pixels.
+
+    Raises as `load_latent` does, and ValueError for an autoencoder that does not fit
+    the preset's images or network.
+    """
+    if not preset.latent:
+        return None
+    latent, unet = load_latent(preset.latent, device), preset.unet
+    channels, side, _ = latent.shape
+    size = latent.autoencoder.config.size
+    if size != preset.size or channels != unet.image_channels:
+        raise ValueError(
+            f"the autoencoder {preset.latent} is for images of {size} pixels and gives "
+            f"{channels} channels, the preset has size = {preset.size} and "
+            f"image_channels = {unet.image_channels}"
+        )
+    if side % unet.side_multiple:
+        raise ValueError(
+            f"latents of {side}x{side} do not fit this network, which takes multiples "
+            f"of {unet.side_multiple}: fewer levels, or a smaller patch"
+        )
+    return latent

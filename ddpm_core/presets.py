@@ -44,6 +44,11 @@ class Preset:
         default=0.1, metadata={"help": "share of captions dropped in training"}
     )
 
+    latent: str = field(
+        default="",
+        metadata={"help": "weights of the autoencoder; empty: diffusion in pixels"},
+    )
+
     unet: UNetConfig = field(default_factory=UNetConfig)
     schedule: str = field(default="cosine", metadata={"help": ", ".join(SCHEDULES)})
     T: int = field(default=1000, metadata={"help": "diffusion steps"})
@@ -120,7 +125,7 @@ class Preset:
             )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
-        if self.size % self.unet.side_multiple:
+        if not self.latent and self.size % self.unet.side_multiple:
             raise ValueError(
                 f"size must be a multiple of {self.unet.side_multiple} for this "
                 f"network, got {self.size}"
@@ -198,6 +203,26 @@ PRESETS = {
         batch=16,
         lr_end=0.02,
         strips=(1, 2, 5, 10, 18),
+    ),
+    "toy-cars-text-latent-32": Preset(
+        data="toy-cars",
+        absent=NEVER_TRAINED,
+        text="toy-cars-clip-32",
+        latent="toy-cars-autoencoder-32",
+        unet=UNetConfig(
+            image_channels=4,
+            channels=(64, 128),
+            attention=(True, True),
+            blocks=1,
+            groups=8,
+            dropout=0.0,
+            pooled=64,
+            context=64,
+        ),
+        epochs=12,
+        batch=16,
+        lr_end=0.02,
+        strips=(1, 2, 5, 12),
     ),
     "photos-32": Preset(
         data="data/stanford-cars-32",

@@ -1,7 +1,7 @@
-"""The variational autoencoder: a network, its loss, its samples. Chapters 02 and 04."""
+"""The variational autoencoder: network, loss, samples. Chapters 02, 04 and 11."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import pi
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ddpm_core.types import Images, PerSample, Samples
 
-Latents = Float[Tensor, "b d"]
-"""A row for each sample: z itself, or the mean or the log-variance of q(z | x)."""
+Latents = Float[Tensor, "b d *side"]
+"""For each sample z, or the mean or log-variance of q(z | x): a vector or a picture."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,16 @@ class VAEConfig:
     """The shape of a `VAE`: the side of its images, its widths, the size of z.
 
     `channels`: width of each level, which has half the side of the one before; at the
-    first, a square of `patch` by `patch` pixels is one position. `blocks`: residual
-    blocks a level. `groups`: of the normalisation. Raises ValueError for sizes that do
-    not fit together. Chapter 02.
+    first, a square of `patch` by `patch` pixels is one position. `spatial`: z is a
+    picture of `latent` channels with the side of the last level, not a vector of
+    `latent` numbers. `blocks`: residual blocks a level. `groups`: of the normalisation.
+    Raises ValueError for sizes that do not fit together. Chapters 02 and 11.
     """
 
     size: int = 32
     channels: tuple[int, ...] = (64, 128, 128)
     latent: int = 32
+    spatial: bool = False
     blocks: int = 1
     patch: int = 2
     groups: int = 8
@@ -45,12 +47,36 @@ class VAEConfig:
                 "channels must be one width a level, each a multiple of groups = "
                 f"{self.groups}, got {self.channels}"
             )
-        multiple = self.patch * 2 ** (len(self.channels) - 1)
-        if self.size < 1 or self.size % multiple:
+        if self.size < 1 or self.size % self.factor:
             raise ValueError(
-                f"size must be a multiple of {multiple} for patch = {self.patch} and "
-                f"{len(self.channels)} levels, got {self.size}"
+                f"size must be a multiple of {self.factor} for patch = {self.patch} "
+                f"and {len(self.channels)} levels, got {self.size}"
             )
+
+    @property
+    def factor(self) -> int:
+        """How many times smaller the side of the last level is than the images'."""
+        return self.patch * 2 ** (len(self.channels) - 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of one z: (latent,), or (latent, side, side) where `spatial`."""
+        side = self.size // self.factor
+        return (self.latent, side, side) if self.spatial else (self.latent,)
+
+    def to_dict(self) -> dict:
+        """Return it as what JSON can hold."""
+        return {**asdict(self), "channels": list(self.channels)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "VAEConfig":
+        """Rebuild what `to_dict` gave; ValueError for fields unknown or missing."""
+        try:
+            return cls(**{**values, "channels": tuple(values["channels"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"not the configuration of an autoencoder: {error}"
+            ) from error
 
 
 class Encoding(NamedTuple):
@@ -73,7 +99,7 @@ class VAE(nn.Module):
         self.config = config = config or VAEConfig()
         widths, groups = config.channels, config.groups
         pixels = config.image_channels * config.patch**2
-        side = config.size // (config.patch * 2 ** (len(widths) - 1))
+        side = config.size // config.factor
         shape = (widths[-1], side, side)  # of the last level
 
         def residuals(width: int) -> list[nn.Module]:
@@ -84,13 +110,17 @@ class VAE(nn.Module):
         for above, below in pairwise(widths):
             down += [nn.Conv2d(above, below, 4, stride=2, padding=1)]
             down += residuals(below)
-        down += [_activation(widths[-1], groups), nn.Flatten()]
-        self.encoder = nn.Sequential(
-            *down, nn.Linear(widths[-1] * side**2, 2 * config.latent)
-        )
+        down += [_activation(widths[-1], groups)]
+        if config.spatial:
+            leave = [_conv(widths[-1], 2 * config.latent)]
+            enter = [_conv(config.latent, widths[-1])]
+        else:
+            numbers = widths[-1] * side**2
+            leave = [nn.Flatten(), nn.Linear(numbers, 2 * config.latent)]
+            enter = [nn.Linear(config.latent, numbers), nn.Unflatten(1, shape)]
+        self.encoder = nn.Sequential(*down, *leave)
 
-        up = [nn.Linear(config.latent, widths[-1] * side**2), nn.Unflatten(1, shape)]
-        up += residuals(widths[-1])
+        up = enter + residuals(widths[-1])
         for below, above in pairwise(widths[::-1]):
             up += [nn.ConvTranspose2d(below, above, 4, stride=2, padding=1)]
             up += residuals(above)
@@ -98,7 +128,7 @@ class VAE(nn.Module):
         self.decoder = nn.Sequential(*up, nn.PixelShuffle(config.patch))
 
     def encode(self, x: Images) -> Encoding:
-        """Return mean and log-variance of q(z | x), each (b, latent)."""
+        """Return mean and log-variance of q(z | x), each (b, *latent_shape)."""
         config = self.config
         shape = (config.image_channels, config.size, config.size)
         if x.shape[1:] != shape:
@@ -138,7 +168,7 @@ def kl_to_standard_normal(mean: Latents, log_var: Latents) -> PerSample:
     sum (mean^2 + var - 1 - log var) / 2, Kingma and Welling 2014, appendix B.
     Chapter 02.
     """
-    return (mean.square() + log_var.exp() - 1 - log_var).sum(1) / 2
+    return (mean.square() + log_var.exp() - 1 - log_var).flatten(1).sum(1) / 2
 
 
 def gaussian_nll(
@@ -183,7 +213,7 @@ def sample(vae: VAE, n: int, *, generator: torch.Generator | None = None) -> Ima
     """
     weight = next(vae.parameters())
     z = torch.randn(
-        (n, vae.config.latent),
+        (n, *vae.config.latent_shape),
         generator=generator,
         dtype=weight.dtype,
         device=weight.device,

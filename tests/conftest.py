@@ -28,3 +28,21 @@ def tiny_clip(tmp_path_factory) -> str:
     card = {"name": "tiny-clip", "config": net.config.to_dict()}
     save_weights(folder, net.state_dict(), card)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_autoencoder(tmp_path_factory) -> str:
+    """Weights of an untrained autoencoder, from 16x16 to latents of 4x4x2."""
+    from ddpm_core.datasets import draw_toy_cars, to_float
+    from ddpm_core.latent import LatentScaler
+    from ddpm_core.vae import VAE, VAEConfig
+    from ddpm_core.weights import save_weights
+
+    torch.manual_seed(0)
+    net = VAE(VAEConfig(16, (8, 16), latent=2, spatial=True, patch=2, groups=4))
+    cars = to_float(draw_toy_cars(64, size=16).images)
+    latent = LatentScaler(net).fit(cars).requires_grad_(False)
+    folder = tmp_path_factory.mktemp("latent") / "tiny-autoencoder"
+    card = {"name": "tiny-autoencoder", "config": net.config.to_dict()}
+    save_weights(folder, latent.state_dict(), card)
+    return str(folder)

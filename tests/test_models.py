@@ -8,6 +8,7 @@ import torch
 from ddpm_core.models import (
     SAMPLERS,
     DiffusionModel,
+    load_autoencoder,
     load_model,
     load_text_encoder,
     step_generator,
@@ -161,3 +162,25 @@ def test_prompts_and_models_must_fit(told, saved, tiny_clip):
         ValueError, match=r"widths \(16, 16\), the network takes \(8, 16"
     ):
         load_text_encoder(unfit, "cpu")
+
+
+# In latents -------------------------------------------------------------------------
+
+
+def test_a_latent_model_and_its_autoencoder_must_fit(tiny_autoencoder):
+    preset = TINY.replace(latent=tiny_autoencoder, size=16, image_channels=2, patch=1)
+    latent = load_autoencoder(preset, "cpu")
+    model = DiffusionModel(UNet(preset.unet), preset, latent=latent)
+    x = model.noise(2)
+    assert x.shape == (2, 2, 4, 4)
+    assert torch.equal(model.decode(x), latent.decode(x))
+    assert load_autoencoder(TINY, "cpu") is None
+    with pytest.raises(ValueError, match="of 16 pixels and gives 2 channels, the pre"):
+        load_autoencoder(preset.replace(size=32), "cpu")
+    with pytest.raises(ValueError, match="gives 2 channels.*image_channels = 4"):
+        load_autoencoder(preset.replace(image_channels=4), "cpu")
+    deep = preset.replace(channels=(8, 8, 8, 8), attention=(False,) * 4)
+    with pytest.raises(ValueError, match="4x4 do not fit this network.*multiples of 8"):
+        load_autoencoder(deep, "cpu")
+    with pytest.raises(FileNotFoundError, match="no weights named 'nowhere'"):
+        load_autoencoder(preset.replace(latent="nowhere"), "cpu")

@@ -18,7 +18,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 # Layers -----------------------------------------------------------------------------
 
 MODELS = {"presets", "schedules", "diffusion", "samplers", "conditioning", "unet"}
-RUNS = MODELS | {"models", "training", "datasets"}
+RUNS = MODELS | {"models", "training", "datasets", "latent"}
 MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "types": set(),
     "schedules": set(),
@@ -28,6 +28,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "attention": set(),
     "unet": {"attention"},
     "vae": set(),
+    "latent": {"vae", "weights", "training", "datasets", "classifier", "metrics"},
     "training": set(),
     "datasets": set(),
     "metrics": set(),
@@ -35,7 +36,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "widgets": {"plots", "datasets", "diffusion", "schedules"},
     "presets": {"schedules", "datasets", "diffusion", "unet"},
     "weights": set(),
-    "models": MODELS | {"weights", "clip"},
+    "models": MODELS | {"weights", "clip", "latent"},
     "classifier": {"datasets", "metrics", "weights"},
     "clip": {"classifier", "datasets", "training", "weights"},
     "runs": RUNS,

@@ -299,6 +299,31 @@ def test_a_text_run_trains_resumes_and_draws_its_captions(tiny_clip, tmp_path):
     assert again.held_out() == run.held_out()
 
 
+def test_a_latent_run_trains_on_scaled_latents_and_draws_pictures(
+    tiny_autoencoder, tmp_path
+):
+    unet = replace(tiny("").unet, image_channels=2)
+    preset = tiny(
+        "toy-cars", size=16, drawn=32, latent=tiny_autoencoder, unet=unet, epochs=2,
+        strips=(2,),
+    )  # fmt: skip
+    run = Run(tmp_path / "run", preset)
+    assert preset.flip and run.batches.images.shape == (2, 40, 2, 4, 4)
+    rows = torch.tensor([3, 0])
+    x0, mirrored = run.batches.clean(rows)
+    pictures = to_float(run.split.images[rows.numpy()])
+    torch.testing.assert_close(x0, run.latent.encode(pictures))
+    torch.testing.assert_close(mirrored, run.latent.encode(pictures.flip(-1)))
+    run.train()
+    assert Image.open(tmp_path / "run" / "strips" / "epoch-0002.png").size[1] == 69
+    again = Run.open(tmp_path / "run")
+    assert again.held_out() == run.held_out()
+    x = again.model.noise(3)
+    assert x.shape == (3, 2, 4, 4) and again.model.decode(x).shape == (3, 3, 16, 16)
+    x0_hat = again.model.denoiser()(100 * x, torch.full((3,), 1))
+    assert x0_hat.abs().max() > 1  # latents are not clipped
+
+
 def test_another_runs_folder_is_refused(packed, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(ValueError, match="no run in .* to resume"):

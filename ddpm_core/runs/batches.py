@@ -11,8 +11,11 @@ from ddpm_core.conditioning import dropped
 from ddpm_core.datasets import PackedImages, draw_toy_cars, to_float
 from ddpm_core.datasets.toy_cars import showing_any
 from ddpm_core.diffusion import draw_times
+from ddpm_core.latent import LatentScaler
 from ddpm_core.presets import Preset
 from ddpm_core.schedules import Schedule
+
+ENCODED = 1024  # images that become latents at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,8 @@ class Batches:
 
     All that is random in a step is drawn for the whole batch, of which each process
     takes its share: runs resume exactly, and the number of processes changes nothing.
+    With `latent`, x0 are latents: of all images, and of their mirror images where the
+    preset flips, they are computed once.
     """
 
     split: Split
@@ -85,6 +90,7 @@ class Batches:
     device: torch.device
     rank: int = 0
     world: int = 1
+    latent: LatentScaler | None = None
 
     def __post_init__(self):
         parts = self.world * self.preset.accumulate
@@ -95,7 +101,9 @@ class Batches:
                 f"multiple of {parts}"
             )
         images = self.split.images
-        if self.device.type == "cuda":  # bytes are small: they lie beside the network
+        if self.latent:
+            images = self._encoded()
+        elif self.device.type == "cuda":  # bytes are small: they lie by the network
             images = torch.from_numpy(np.array(images)).to(self.device)
         object.__setattr__(self, "images", images)
 
@@ -112,6 +120,24 @@ class Batches:
         for k in range(step, last):
             yield self._share(k, schedule)
 
+    def clean(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x0 of some images, and of their mirror images, on the device."""
+        if self.latent:
+            both = self.images[:, rows].to(self.device)
+            return both[0], both[-1]
+        stored = isinstance(self.images, np.ndarray)
+        x0 = to_float(self.images[rows.numpy() if stored else rows]).to(self.device)
+        return x0, x0.flip(-1)
+
+    def _encoded(self) -> Tensor:
+        """The latents of all images, (1, n, c, h, w), or (2, ...) with the mirrored."""
+        parts = []
+        for i in range(0, len(self.split.images), ENCODED):
+            x = to_float(self.split.images[i : i + ENCODED]).to(self.device)
+            ways = [x, x.flip(-1)] if self.preset.flip else [x]
+            parts.append(torch.stack([self.latent.encode(way) for way in ways]))
+        return torch.cat(parts, dim=1)
+
     def _share(self, step: int, schedule: Schedule) -> tuple[Tensor, ...]:
         preset, n = self.preset, self.preset.batch
         epoch, place = divmod(step, self.steps_an_epoch)
@@ -119,15 +145,13 @@ class Batches:
             len(self.split.train), generator=_seeded(preset, 1, epoch)
         )
         chosen = self.split.train[order[place * n : (place + 1) * n]]
-        stored = isinstance(self.images, np.ndarray)
-        x0 = to_float(self.images[chosen.numpy() if stored else chosen])
-        x0 = x0.to(self.device)
+        x0, mirrored = self.clean(chosen)
         g = _seeded(preset, 2, step, self.device)
         t = draw_times(schedule, n, device=self.device, generator=g)
         eps = torch.randn(x0.shape, generator=g, device=self.device)
         if preset.flip:
             flipped = torch.rand(n, 1, 1, 1, generator=g, device=self.device) < 0.5
-            x0 = torch.where(flipped, x0.flip(-1), x0)
+            x0 = torch.where(flipped, mirrored, x0)
         torch.manual_seed(_seed(preset, 3, step, self.rank))  # dropout's
         mine = slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
         if self.split.caption is None:

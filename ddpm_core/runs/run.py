@@ -13,10 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_core import training
-from ddpm_core.datasets import to_float
 from ddpm_core.datasets.images import save_strip
 from ddpm_core.diffusion import diffusion_loss
-from ddpm_core.models import DiffusionModel, load_text_encoder, step_generator
+from ddpm_core.models import (
+    DiffusionModel,
+    load_autoencoder,
+    load_text_encoder,
+    step_generator,
+)
 from ddpm_core.presets import Preset
 from ddpm_core.runs.batches import Batches, load_split
 from ddpm_core.runs.folder import RunFolder, Stopped, read_log
@@ -63,9 +67,10 @@ class Run:
         self.split = load_split(preset)
         self.encoder = load_text_encoder(preset, device)
         self.conditions = self.encoder and self.encoder.encode(self.split.captions)
+        self.latent = load_autoencoder(preset, device)
         self.files.check_data(preset, len(self.split.images))
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.batches = Batches(self.split, preset, device, rank, world)
+        self.batches = Batches(self.split, preset, device, rank, world, self.latent)
         self.steps = preset.epochs * self.batches.steps_an_epoch
         self.accelerator.wait_for_everyone()  # all have looked before one writes
         if self.main:
@@ -86,7 +91,7 @@ class Run:
     @property
     def model(self) -> DiffusionModel:
         """The model as it stands, with the averaged weights."""
-        return DiffusionModel(self.ema.net, self.preset, self.encoder)
+        return DiffusionModel(self.ema.net, self.preset, self.encoder, self.latent)
 
     def train(self) -> None:
         """Train to the end of the last epoch, showing progress."""
@@ -194,7 +199,7 @@ class Run:
         losses = []
         for i in range(0, n, chunk):
             rows = self.split.held_out[i : i + chunk]
-            x0 = to_float(self.split.images[rows.numpy()])
+            x0, _ = self.batches.clean(rows)
             batch = [x0, t[i : i + chunk], torch.randn(x0.shape, generator=g)]
             if self.split.caption is not None:
                 batch.append(self.split.caption[rows])
@@ -210,7 +215,7 @@ class Run:
             rows = self.split.caption[self.split.held_out[:ROWS]]
             prompts = [self.split.captions[i] for i in rows]
         states = list(self.model.sample(x_T, steps, generator=g, prompts=prompts))
-        save_strip(path, [state.x for state in states])
+        save_strip(path, [self.model.decode(state.x) for state in states])
 
     def _check_finite(self, loss: float, norm: float) -> None:
         scaled = self.preset.precision == "fp16"  # whose scaler skips such steps

@@ -1,0 +1,148 @@
+"""The way into a small latent space, in which diffusion costs less. Chapter 11.
+
+A KL autoencoder is a `VAE` whose z is a picture (`spatial`), trained for sharp
+reconstructions above all: `autoencoder_loss`. `LatentScaler` brings its latents to the
+size of noise. `python -m ddpm_core.latent --out FOLDER` trains one (`training`),
+measures it and writes its weights and card.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ddpm_core.types import Images, PerSample
+from ddpm_core.vae import VAE, VAEConfig, kl_to_standard_normal
+from ddpm_core.weights import fit_weights, load_weights
+
+LatentImages = Float[Tensor, "b channels rows columns"]
+"""Pictures of few channels and a small side, which diffuse as images do."""
+
+Perceptual = Callable[[Images, Images], PerSample]
+"""A distance of images, one number a pair, that follows the eye."""
+
+
+def perceptual_distance(stages: Iterable[nn.Module], x: Images, y: Images) -> PerSample:
+    """How differently the stages of a network see two images, 0 for the same.
+
+    After each stage, the squared difference of the features, scaled to length 1 at each
+    position, is averaged over positions; the stages are added up. Zhang et al. 2018,
+    eq. (1), with all weights 1. Chapter 11.
+    """
+    total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    for stage in stages:
+        x, y = stage(x), stage(y)
+        off = nn.functional.normalize(x, dim=1) - nn.functional.normalize(y, dim=1)
+        total = total + off.square().sum(1).flatten(1).mean(1)
+    return total
+
+
+def lpips_distance() -> Perceptual:
+    """The learned perceptual distance, LPIPS, for photos; it fetches its weights once.
+
+    Zhang et al. 2018. Raises RuntimeError where the package `lpips` is missing.
+    Chapter 11.
+    """
+    try:
+        from lpips import LPIPS
+    except ImportError as error:
+        raise RuntimeError("LPIPS is not installed: pip install lpips") from error
+    net = LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
+    return lambda x, y: net(x, y).flatten()
+
+
+def autoencoder_loss(
+    autoencoder: VAE,
+    x: Images,
+    *,
+    kl_weight: float,
+    perceptual: Perceptual | None = None,
+    perceptual_weight: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> PerSample:
+    """Return the mean |x - x_hat| + perceptual distance + KL, each weighted, a sample.
+
+    The KL, in nats, is counted for each number of z: its small weight keeps latents
+    near 0 and a little blurred, and leaves nearly all to the reconstruction. Rombach et
+    al. 2022, section 3.1 and appendix G, without the adversarial term. Chapter 11.
+    """
+    x_hat, encoding = autoencoder(x, generator=generator)
+    kl = kl_to_standard_normal(*encoding) / encoding.mean[0].numel()
+    loss = (x - x_hat).abs().flatten(1).mean(1) + kl_weight * kl
+    if perceptual:
+        loss = loss + perceptual_weight * perceptual(x, x_hat)
+    return loss
+
+
+class LatentScaler(nn.Module):
+    """Images to latents of mean 0 and variance 1 in each channel, and back.
+
+    Diffusion mixes its data with noise of variance 1: without this, its schedule would
+    act at other times. `mean` and `std` (c,) are those of the autoencoder's own
+    latents; `fit` measures them. Rombach et al. 2022, appendix G, scale all channels
+    alike. Raises ValueError for an autoencoder whose latents are no pictures.
+    Chapter 11.
+    """
+
+    def __init__(self, autoencoder: VAE):
+        super().__init__()
+        if not autoencoder.config.spatial:
+            raise ValueError("diffusion needs latents that are pictures: spatial=True")
+        self.autoencoder = autoencoder
+        self.register_buffer("mean", torch.zeros(autoencoder.config.latent))
+        self.register_buffer("std", torch.ones(autoencoder.config.latent))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one image's latent, (c, h, w)."""
+        return self.autoencoder.config.latent_shape
+
+    def fit(self, images: Images) -> "LatentScaler":
+        """Measure the latents of these images; return itself.
+
+        Raises ValueError for a channel that says nothing.
+        """
+        self.mean.zero_()
+        self.std.fill_(1)
+        z = self.encode(images).transpose(0, 1).flatten(1)
+        std = z.std(1)
+        if not (std > 1e-4).all():
+            raise ValueError(
+                f"channel {int(std.argmin())} of the latents never changes: train the "
+                "autoencoder longer, or with a smaller weight of the KL"
+            )
+        self.mean.copy_(z.mean(1))
+        self.std.copy_(std)
+        return self
+
+    @torch.no_grad()
+    def encode(self, images: Images, *, chunk: int = 256) -> LatentImages:
+        """Return the scaled means of q(z | x), (b, *shape); takes `chunk` at a time."""
+        parts = [self.autoencoder.encode(x).mean for x in images.split(chunk)]
+        return (torch.cat(parts) - _channels(self.mean)) / _channels(self.std)
+
+    @torch.no_grad()
+    def decode(self, latents: LatentImages, *, chunk: int = 256) -> Images:
+        """Return images, clipped to [-1, 1]; latents have no range and are not."""
+        z = latents * _channels(self.std) + _channels(self.mean)
+        images = torch.cat([self.autoencoder.decode(part) for part in z.split(chunk)])
+        return images.clamp(-1, 1)
+
+
+def _channels(numbers: Tensor) -> Tensor:
+    return numbers.view(1, -1, 1, 1)
+
+
+def load_latent(
+    name: str | Path = "toy-cars-autoencoder-32", device: str | torch.device = "cpu"
+) -> LatentScaler:
+    """Load an autoencoder that ships with the book, or one from a folder, with scales.
+
+    Raises as `load_weights` does, and ValueError for weights that do not fit the card.
+    """
+    state, card = load_weights(name)
+    latent = LatentScaler(VAE(VAEConfig.from_dict(card["config"])))
+    fit_weights(latent, state, name)
+    return latent.to(device).eval().requires_grad_(False)

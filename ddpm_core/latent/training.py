@@ -1,0 +1,234 @@
+"""How the KL autoencoder is trained and measured, and its card written. Chapter 11."""
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from tqdm import tqdm
+
+from ddpm_core import metrics
+from ddpm_core.classifier import load_classifier
+from ddpm_core.datasets.images import save_grid, to_float
+from ddpm_core.datasets.packed import PackedImages
+from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
+from ddpm_core.latent import (
+    LatentScaler,
+    Perceptual,
+    autoencoder_loss,
+    lpips_distance,
+    perceptual_distance,
+)
+from ddpm_core.training import train, warmup_cosine
+from ddpm_core.types import Images
+from ddpm_core.vae import VAE, VAEConfig
+from ddpm_core.weights import save_weights
+
+CONFIG = VAEConfig(channels=(64, 128), latent=4, spatial=True, blocks=1, patch=2)
+"""A quarter of the side, 4 channels: 32x32 to 8x8, and 64x64 to 16x16."""
+
+SHOWN = 16  # images in the card's picture, each above what is left of it
+
+
+def classifier_distance() -> Perceptual:
+    """The perceptual distance on the stages of the toy-car classifier. Chapter 11."""
+    stages = load_classifier().trunk[:-2]  # without the mean over positions
+
+    def distance(x: Images, y: Images):
+        return perceptual_distance(stages, x, y)
+
+    return distance
+
+
+PERCEPTUAL = {"classifier": classifier_distance, "lpips": lpips_distance}
+
+
+def training_batches(
+    images: np.ndarray, *, passes: int, batch: int, seed: int
+) -> Iterator[tuple[Images]]:
+    """Yield all images `passes` times over, each time in another order."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(passes):
+        order = torch.randperm(len(images), generator=generator)
+        for rows in order[: len(order) // batch * batch].split(batch):
+            yield (to_float(images[rows.numpy()]),)
+
+
+def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, object]:
+    """What is left of images that it was not trained on, after the way there and back.
+
+    `psnr` in dB, of values in [-1, 1]. For toy cars also the Frechet distance of the
+    reconstructions to the images, on the classifier's features, and the share of them
+    in which it reads what was there.
+    """
+    rebuilt = latent.decode(latent.encode(images))
+    errors = (rebuilt - images).square().flatten(1).mean(1)
+    measured = {
+        "images": len(images),
+        "psnr": round((10 * (4 / errors).log10()).mean().item(), 2),
+        "latent mean": [round(v, 3) for v in latent.mean.tolist()],
+        "latent std": [round(v, 3) for v in latent.std.tolist()],
+    }
+    if toy_cars:
+        judge = load_classifier()
+        there, left = (judge.predict(x).attributes for x in (images, rebuilt))
+        shares = (there == left).double().mean(0).tolist()
+        measured["frechet"] = round(
+            metrics.frechet_distance(judge.features(images), judge.features(rebuilt)), 3
+        )
+        measured["kept"] = dict(zip(ATTRIBUTES, shares, strict=True))
+    return measured
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder to write weights and card to")],
+    data: Annotated[
+        str, typer.Option(help="'toy-cars' or the folder of a packed data set")
+    ] = "toy-cars",
+    size: Annotated[int, typer.Option(help="side of the images in pixels")] = 32,
+    cars: Annotated[int, typer.Option(help="toy cars drawn to train on")] = 30_000,
+    passes: Annotated[int, typer.Option(help="passes over the images")] = 6,
+    batch: Annotated[int, typer.Option(help="images a step")] = 16,
+    lr: Annotated[float, typer.Option(help="peak learning rate")] = 1e-3,
+    kl_weight: Annotated[float, typer.Option(help="weight of the KL")] = 3e-3,
+    perceptual: Annotated[
+        str, typer.Option(help="classifier (toy cars), lpips (photos) or none")
+    ] = "classifier",
+    perceptual_weight: Annotated[float, typer.Option(help="its weight")] = 0.1,
+    seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
+    test: Annotated[int, typer.Option(help="held-out images to measure on")] = 2_000,
+) -> None:
+    """Train a KL autoencoder, measure it, write its weights and card."""
+    options = dict(locals())
+    if perceptual not in (*PERCEPTUAL, "none"):
+        raise typer.BadParameter(f"choose {', '.join(PERCEPTUAL)} or none")
+    torch.manual_seed(seed)
+    images, unseen = load_images(data, size, cars, test, seed)
+    net = VAE(replace(CONFIG, size=size))
+    net = net.to(memory_format=torch.channels_last)
+    distance = PERCEPTUAL[perceptual]() if perceptual in PERCEPTUAL else None
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(net: VAE, x: Images):
+        return autoencoder_loss(
+            net,
+            x.contiguous(memory_format=torch.channels_last),
+            kl_weight=kl_weight,
+            perceptual=distance,
+            perceptual_weight=perceptual_weight,
+            generator=generator,
+        )
+
+    steps = passes * (len(images) // batch)
+    start = time.perf_counter()
+    training = train(
+        net,
+        loss,
+        training_batches(images, passes=passes, batch=batch, seed=seed),
+        torch.optim.AdamW(net.parameters(), lr, weight_decay=0.0, fused=True),
+        lr=warmup_cosine(lr, warmup=200, total=steps, end=0.01),
+    )
+    bar = tqdm(training, total=steps, unit="step", mininterval=1)
+    for done in bar:
+        if done.step % 20 == 0:
+            bar.set_postfix(loss=f"{done.loss.item():.4f}")
+    seconds = round(time.perf_counter() - start)
+    latent = LatentScaler(net.eval()).fit(to_float(images[:5000]))
+    latent.requires_grad_(False).half().float()  # from here on as it is stored
+    card = {
+        "name": out.name,
+        "config": net.config.to_dict(),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "command": command(options),
+        "seed": seed,
+        "data": data,
+        "images": len(images),
+        "images seen": steps * batch,
+        "hardware": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores "
+        f"({platform.machine()})",
+        "seconds": seconds,
+        "measured": measure(latent, unseen, data == "toy-cars"),
+    }
+    save_weights(out, latent.state_dict(), card)
+    first, half = unseen[:SHOWN], SHOWN // 2
+    left = latent.decode(latent.encode(first))
+    rows = [first[:half], left[:half], first[half:], left[half:]]
+    save_grid(out / "reconstructions.png", torch.cat(rows), ncols=half)
+    (out / "README.md").write_text(card_text(card))
+    print(card_text(card))
+
+
+def load_images(
+    data: str, size: int, cars: int, test: int, seed: int
+) -> tuple[np.ndarray, Images]:
+    """Images to train on, uint8 (n, h, w, 3), and others to measure on."""
+    if data == "toy-cars":
+        drawn, other = (
+            draw_toy_cars(n, size=size, seed=seed + i).images
+            for i, n in enumerate((cars, test))
+        )
+        return drawn, to_float(other)
+    packed = PackedImages.open(data)
+    if packed.size != size or len(packed) < 2 * test:
+        raise ValueError(
+            f"{data} holds {len(packed)} images of {packed.size} pixels: wanted are "
+            f"--size {packed.size} and at most --test {len(packed) // 2}"
+        )
+    order = torch.randperm(len(packed), generator=torch.Generator().manual_seed(seed))
+    rows = order.numpy()
+    return packed.images[np.sort(rows[test:])], to_float(packed.images[rows[:test]])
+
+
+def command(options: dict[str, object]) -> str:
+    """The command line that repeats the run."""
+    given = {**options, "out": Path(options["out"]).as_posix()}
+    flags = (f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+    return " ".join(["python -m ddpm_core.latent", *flags])
+
+
+def card_text(card: dict) -> str:
+    """Put the card into words, for people."""
+    config, measured = card["config"], card["measured"]
+    channels, side, _ = VAEConfig.from_dict(config).latent_shape
+    fewer = 3 * config["size"] ** 2 / (channels * side**2)
+    text = f"""# {card["name"]}
+
+A KL autoencoder (`ddpm_core.latent`, chapter 11): images of {config["size"]}x\
+{config["size"]} pixels become latents of
+{side}x{side} positions with {channels} channels, {fewer:g} times fewer numbers, and
+back.
+
+![Images, and below each its reconstruction](reconstructions.png)
+
+```
+{card["command"]}
+```
+
+- Network: {card["parameters"]:,} parameters, stored as fp16 with the mean and the \
+standard deviation
+  of each latent channel; configuration and hash in `card.json`.
+- Hardware and time: {card["hardware"]}, {card["seconds"]} s of training.
+- Images: {card["images"]:,} of {card["data"]}, seed {card["seed"]}; \
+{card["images seen"]:,} seen.
+
+## Measured
+
+From the stored weights, on {measured["images"]:,} other images:
+
+- Peak signal-to-noise ratio of reconstructions: {measured["psnr"]} dB.
+- Latents before scaling, by channel: mean {measured["latent mean"]}, standard deviation
+  {measured["latent std"]}.
+"""
+    if "kept" in measured:
+        kept = ", ".join(f"{k} {v:.1%}" for k, v in measured["kept"].items())
+        text += f"""- Frechet distance of the reconstructions to their images, features
+  of toy-cars-classifier-32: {measured["frechet"]}.
+- The classifier reads the same as before: {kept}.
+"""
+    return text

@@ -1,0 +1,189 @@
+"""Latents: their distance and loss in closed form, their scale, weights, and card."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ddpm_core.datasets import draw_toy_cars, to_float
+from ddpm_core.latent import (
+    LatentScaler,
+    autoencoder_loss,
+    load_latent,
+    lpips_distance,
+    perceptual_distance,
+)
+from ddpm_core.latent.training import CONFIG, load_images, main, measure
+from ddpm_core.vae import VAE, Encoding, VAEConfig, kl_to_standard_normal, sample
+from ddpm_core.weights import save_weights
+
+TINY = VAEConfig(
+    size=16, channels=(8, 16), latent=2, spatial=True, patch=2, groups=4
+)  # to 4x4x2
+
+
+class Affine(VAE):
+    """Latents that are the means of the images' first channels, stretched and moved."""
+
+    def encode(self, x):
+        z = nn.functional.avg_pool2d(x[:, :2], 4)
+        mean = z * torch.tensor([3.0, 0.1]).view(2, 1, 1) + 5
+        return Encoding(mean, torch.zeros_like(mean))
+
+    def decode(self, z):
+        z = (z - 5) / torch.tensor([3.0, 0.1]).view(2, 1, 1)
+        z = torch.cat([z, z[:, :1]], dim=1)
+        return nn.functional.interpolate(z, scale_factor=4)
+
+
+@pytest.fixture
+def images(generator) -> torch.Tensor:
+    """Images of 4x4 squares, which `Affine` keeps exactly."""
+    squares = torch.rand(300, 2, 4, 4, generator=generator) * 2 - 1
+    squares = torch.cat([squares, squares[:, :1]], dim=1)
+    return nn.functional.interpolate(squares, scale_factor=4)
+
+
+@pytest.fixture
+def tiny() -> VAE:
+    torch.manual_seed(0)
+    return VAE(TINY)
+
+
+# Distance and loss ------------------------------------------------------------------
+
+
+def test_perceptual_distance_is_of_directions_at_each_position():
+    x = torch.zeros(3, 2, 2, 2)
+    y = x.clone()
+    x[:, 0] = 1.0
+    y[0, 0], y[1, 1], y[2, 0] = 5.0, 2.0, -1.0  # the same way, across, against
+    stages = [nn.Identity()]
+    expected = torch.tensor([0.0, 2.0, 4.0])
+    torch.testing.assert_close(perceptual_distance(stages, x, y), expected)
+    y[:, :, 0], x[:, :, 0] = 1.0, 1.0  # half of the positions now agree
+    torch.testing.assert_close(perceptual_distance(stages * 2, x, y), expected)
+
+
+def test_loss_is_the_weighted_sum_of_its_terms(tiny, generator):
+    x = torch.rand(4, 3, 16, 16, generator=generator) * 2 - 1
+
+    def loss(**weights):
+        g = torch.Generator().manual_seed(1)
+        return autoencoder_loss(tiny, x, generator=g, **weights)
+
+    x_hat, encoding = tiny(x, generator=torch.Generator().manual_seed(1))
+    off = (x - x_hat).abs().flatten(1).mean(1)
+    torch.testing.assert_close(loss(kl_weight=0.0), off)
+    kl = kl_to_standard_normal(*encoding) / 32  # numbers of z
+    torch.testing.assert_close(loss(kl_weight=0.5), off + 0.5 * kl)
+
+    def halves(x, y):
+        return torch.full((len(x),), 0.5)
+
+    seen = loss(kl_weight=0.0, perceptual=halves, perceptual_weight=3.0)
+    torch.testing.assert_close(seen, off + 1.5)
+
+
+def test_lpips_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "lpips", None)
+    with pytest.raises(RuntimeError, match="pip install lpips"):
+        lpips_distance()
+
+
+# The network and its latents --------------------------------------------------------
+
+
+def test_latents_are_pictures_that_keep_their_place(tiny):
+    assert TINY.latent_shape == (2, 4, 4) and CONFIG.latent_shape == (4, 8, 8)
+    assert replace(CONFIG, size=64).latent_shape == (4, 16, 16)
+    large = VAE(replace(TINY, size=64))
+    large.load_state_dict(tiny.state_dict())  # the same weights serve every size
+    x = torch.rand(1, 3, 64, 64, requires_grad=True)
+    mean = large.encode(x).mean
+    assert mean.shape == (1, 2, 16, 16)
+    assert large.decode(mean).shape == x.shape
+    (seen,) = torch.autograd.grad(mean[0, :, 0, 0].sum(), x)
+    near, far = seen[0, :, :32, :32].abs().sum(), seen[0, :, 32:, 32:].abs().sum()
+    assert near > 10 * far
+    assert sample(tiny, 3).shape == (3, 3, 16, 16)
+
+
+def test_scaled_latents_have_the_moments_of_noise_and_come_back(images):
+    latent = LatentScaler(Affine(TINY)).fit(images)
+    z = latent.encode(images, chunk=7)
+    assert z.shape == (300, *latent.shape)
+    by_channel = z.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(by_channel.mean(1), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(by_channel.std(1), torch.ones(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latent.decode(z, chunk=7), images, atol=1e-4, rtol=0)
+    expected = 3.0 * images[:, 0].std()
+    torch.testing.assert_close(latent.std[0], expected, atol=0.02, rtol=0)
+    torch.testing.assert_close(latent.fit(images).encode(images), z)  # fits anew
+
+
+def test_what_cannot_be_scaled_is_refused(tiny):
+    with pytest.raises(ValueError, match="pictures: spatial=True"):
+        LatentScaler(VAE(replace(TINY, spatial=False)))
+    with pytest.raises(ValueError, match="channel 0 of the latents never changes"):
+        LatentScaler(Affine(TINY)).fit(torch.zeros(4, 3, 16, 16))
+
+
+# Weights ----------------------------------------------------------------------------
+
+
+def test_weights_come_back_with_their_scales(tiny, tmp_path):
+    cars = to_float(draw_toy_cars(20, size=16).images)
+    latent = LatentScaler(tiny).fit(cars).requires_grad_(False)
+    card = {"name": "tiny", "config": TINY.to_dict()}
+    save_weights(tmp_path / "tiny", latent.state_dict(), card)
+    again = load_latent(tmp_path / "tiny")
+    torch.testing.assert_close(again.std, latent.std, atol=0, rtol=1e-3)
+    torch.testing.assert_close(
+        again.encode(cars), latent.encode(cars), atol=0.02, rtol=0
+    )
+    assert VAEConfig.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
+    with pytest.raises(ValueError, match="not the configuration of an autoencoder"):
+        VAEConfig.from_dict({"size": 16})
+
+
+def test_measure_tells_decibels(images):
+    class Brighter(Affine):
+        def decode(self, z):
+            return super().decode(z) + 0.02
+
+    small = 0.5 * images  # nothing is clipped
+    exact, brighter = (
+        measure(LatentScaler(net(TINY)).fit(small), small, False)["psnr"]
+        for net in (Affine, Brighter)
+    )
+    assert exact > 80
+    assert brighter == pytest.approx(40, abs=0.01)  # 10 log10(4 / 0.02^2)
+
+
+def test_the_command_trains_measures_and_writes_a_card(tmp_path, capsys):
+    out = tmp_path / "tiny-autoencoder"
+    main(
+        out, "toy-cars", 32, 64, 1, 16, 1e-3, 3e-3, "classifier", 0.1, 0, 64
+    )  # as the command line calls it
+    card = json.loads((out / "card.json").read_text())
+    assert card["images seen"] == 64 and set(card["measured"]["kept"]) > {"body"}
+    assert "--kl-weight 0.003" in card["command"] and "--cars 64" in card["command"]
+    assert (out / "reconstructions.png").exists()
+    said = (out / "README.md").read_text()
+    assert "8x8 positions with 4 channels, 12 times fewer" in said
+    assert load_latent(out).shape == (4, 8, 8)
+    with pytest.raises(Exception, match="choose classifier, lpips or none"):
+        main(out, perceptual="vgg")
+
+
+def test_packed_images_are_split_and_those_that_do_not_fit_refused(tmp_path):
+    from ddpm_core.datasets import write_packed
+
+    write_packed(tmp_path / "packed", draw_toy_cars(30, size=16).images)
+    train, unseen = load_images(str(tmp_path / "packed"), 16, 0, 10, 0)
+    assert train.shape == (20, 16, 16, 3) and unseen.shape == (10, 3, 16, 16)
+    with pytest.raises(ValueError, match="holds 30 images of 16 pixels"):
+        load_images(str(tmp_path / "packed"), 32, 0, 10, 0)
