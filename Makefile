@@ -20,7 +20,7 @@ book: $(READY) ## build the book from the stored outputs; open what it prints
 test: lint ## everything that guards the project: style, library, chapters, pages
 	rm -rf _build
 	$(BIN)/jupyter-book build -q -W --keep-going .
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 lint: $(READY) ## style only
 	$(BIN)/ruff check
