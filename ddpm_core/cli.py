@@ -1,4 +1,4 @@
-"""The command line: `ddpm prepare`, `train`, `sample`, `evaluate`, `export`.
+"""The command line: `ddpm train`, `sample`, `prepare`, `evaluate`, `export`, and more.
 
 What only one command needs is imported by that command.
 """
@@ -279,6 +279,32 @@ def export(
 
     export(run, out, n=n, steps=steps, scale=scale)
     typer.echo(f"{out}: weights.safetensors, card.json, README.md")
+
+
+@app.command()
+def exercises(
+    chapter: Annotated[str, typer.Argument(help="'05' for that chapter; or all")] = "",
+    chapters: Annotated[Path, typer.Option(help="folder of the notebooks")] = Path(
+        "chapters"
+    ),
+) -> None:
+    """Tell how far you have come: run the checks of the exercises in the notebooks.
+
+    It reads the notebooks as they were last saved, and runs their answers.
+    """
+    from ddpm_core.exercises import FAILED, PASSED, all_exercises, answer
+
+    marks = {PASSED: "x", FAILED: "!"}
+    found, notebook, passed = all_exercises(chapters, chapter), None, 0
+    for exercise in found:
+        if exercise.notebook != notebook:
+            notebook = exercise.notebook
+            typer.echo(notebook.stem)
+        got = answer(exercise)
+        passed += got.status == PASSED
+        line = f"  [{marks.get(got.status, ' ')}] {exercise.number} {exercise.title}"
+        typer.echo(f"{line}: {got.message}" if got.status == FAILED else line)
+    typer.echo(f"{passed} of {len(found)} passed")
 
 
 if __name__ == "__main__":

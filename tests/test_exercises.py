@@ -11,6 +11,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from ddpm_core.cli import app
+from ddpm_core.exercises import Answer, all_exercises, answer, exercises_of
 
 CHAPTERS = Path(__file__).parents[1] / "chapters"
 
@@ -117,3 +121,68 @@ def test_not_implemented_inside_torch_is_not_a_stub():
         raise NotImplementedError("'erf' is not implemented for 'Long'")
 
     assert checks_of("ch05").check_noise_std(half_supported).status == "failed"
+
+
+# The reader's progress ---------------------------------------------------------------
+
+STD = "def noise_std(a):\n    return {}\n\n\nch05.check_noise_std(noise_std)"
+ATTEMPTS = [
+    ("right", STD.format("(1 - a**2) ** 0.5"), "passed"),
+    ("wrong", STD.format("1 - a"), "failed"),
+    ("open", STD.replace("return {}", "raise NotImplementedError"), "not attempted"),
+    ("broken", STD.format("("), "failed"),
+    ("cut short", "x = 'passed: not at all'", "failed"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A notebook with one attempt of each kind."""
+
+    def cell(kind, source, *tags):
+        return {"cell_type": kind, "source": source, "metadata": {"tags": tags}}
+
+    cells = [cell("code", ["from checks import ch05\n", "print('hello')"])]
+    for number, (title, source, _) in enumerate(ATTEMPTS, 1):
+        cells.append(
+            cell("markdown", f"## Exercises\n\n### Exercise {number}: {title}")
+        )
+        cells.append(cell("code", source, "exercise"))
+        cells.append(cell("code", "1 / 0", "solution"))
+    (tmp_path / "05_short.ipynb").write_text(json.dumps({"cells": cells}))
+    return tmp_path
+
+
+def test_progress_tells_right_wrong_and_open_apart(folder):
+    found = all_exercises(folder)
+    assert [(e.number, e.title) for e in found] == [
+        (number, title) for number, (title, *_) in enumerate(ATTEMPTS, 1)
+    ]
+    got = [answer(exercise) for exercise in found]
+    assert [a.status for a in got] == [status for *_, status in ATTEMPTS]
+    assert "variance" in got[1].message and got[3].message.startswith("SyntaxError")
+    assert "check did not run" in got[4].message
+    assert all(isinstance(a, Answer) for a in got) and Path.cwd() != folder
+
+
+def test_progress_is_a_command(folder):
+    run = CliRunner().invoke(app, ["exercises", "05", "--chapters", str(folder)])
+    assert run.exit_code == 0 and "[x] 1 right\n" in run.output
+    assert "[!] 2 wrong: " in run.output and "[ ] 3 open\n" in run.output
+    assert run.output.endswith("1 of 5 passed\n")
+
+
+def test_progress_refuses_what_is_no_chapter(folder):
+    with pytest.raises(FileNotFoundError, match="no chapter '06'.*there is: 05_short"):
+        all_exercises(folder, "06")
+    (folder / "06_text.ipynb").write_text("[]")
+    with pytest.raises(ValueError, match="is not a notebook"):
+        all_exercises(folder)
+
+
+@pytest.mark.parametrize("chapter", BOOK)
+def test_every_exercise_of_the_book_is_found(chapter):
+    (path,) = CHAPTERS.glob(f"{chapter.removeprefix('ch')}_*.ipynb")
+    found = exercises_of(path)
+    assert [e.number for e in found] == list(range(1, len(found) + 1))
+    assert len(found) == len(check_names(chapter)) >= 4

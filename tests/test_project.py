@@ -36,6 +36,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "widgets": {"plots", "datasets", "diffusion", "schedules"},
     "presets": {"schedules", "datasets", "diffusion", "unet"},
     "weights": set(),
+    "exercises": set(),
     "models": MODELS | {"weights", "clip", "latent"},
     "classifier": {"datasets", "metrics", "weights"},
     "clip": {"classifier", "datasets", "training", "weights"},
@@ -43,7 +44,8 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "evaluation": RUNS | {"metrics", "classifier"},
     "export": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "plots", "weights"},
-    "cli": RUNS | {"runs", "metrics", "classifier", "evaluation", "export"},
+    "cli": RUNS
+    | {"runs", "metrics", "classifier", "evaluation", "export", "exercises"},
 }
 
 BARE = {"torch", "torchvision", "numpy", "PIL", "accelerate", "safetensors"}

@@ -1,0 +1,120 @@
+"""The exercises of the chapters: which there are, and how far a reader has come.
+
+An exercise is a heading `### Exercise 3: its title` in a chapter's notebook and, after
+it, a code cell tagged `exercise`. The cell needs nothing but the notebook's first code
+cell, and its last line runs the check of `chapters/checks`, which prints the answer.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADING = re.compile(r"^### Exercise (\d+): (.+?)\s*$", re.MULTILINE)
+PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
+VERDICT = re.compile(
+    rf"^({PASSED}|{FAILED}|{NOT_ATTEMPTED})(?:: (.*))?$\s*\Z", re.MULTILINE | re.DOTALL
+)  # the last thing that a check prints
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise as it stands in a notebook: with the stub, or the reader's answer.
+
+    `imports` is the source of the notebook's first code cell, `source` its own.
+    """
+
+    notebook: Path
+    number: int
+    title: str
+    imports: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a check says of an exercise: passed, failed or not attempted, and why."""
+
+    exercise: Exercise
+    status: str
+    message: str = ""
+
+
+def exercises_of(notebook: Path) -> list[Exercise]:
+    """Return the exercises of a notebook, in order.
+
+    Raises FileNotFoundError for a notebook that is not there, and ValueError for a file
+    that is none.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{notebook} is not a notebook: {error}") from error
+    code = [_source(cell) for cell in cells if cell["cell_type"] == "code"]
+    found, heading = [], None
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            headings = HEADING.findall(_source(cell))
+            heading = headings[-1] if headings else heading
+        elif heading and "exercise" in cell["metadata"].get("tags", []):
+            number, title = heading
+            found.append(Exercise(notebook, int(number), title, code[0], _source(cell)))
+            heading = None
+    return found
+
+
+def all_exercises(folder: Path, chapter: str = "") -> list[Exercise]:
+    """Return those of all notebooks in `folder`, or of those that begin with `chapter`.
+
+    Raises FileNotFoundError, listing what there is, where none is found.
+    """
+    notebooks = sorted(folder.glob("*.ipynb"))
+    chosen = [path for path in notebooks if path.name.startswith(chapter)]
+    if not chosen:
+        there = ", ".join(path.stem for path in notebooks) or "none"
+        raise FileNotFoundError(
+            f"no chapter {chapter!r} in {folder}; there is: {there} (--chapters names "
+            "another folder)"
+        )
+    return [exercise for path in chosen for exercise in exercises_of(path)]
+
+
+def answer(exercise: Exercise) -> Answer:
+    """Run the exercise's cell after its imports, and read what the check prints.
+
+    The notebook's code runs in this process, as it would in the notebook.
+    """
+    said, names = io.StringIO(), {"__name__": "__main__"}
+    with _working_in(exercise.notebook.parent), contextlib.redirect_stdout(said):
+        try:
+            exec(exercise.imports, names)
+            exec(exercise.source, names)
+        except Exception as error:
+            return Answer(exercise, FAILED, f"{type(error).__name__}: {error}")
+    printed = list(VERDICT.finditer(said.getvalue()))
+    if printed:
+        status, message = printed[-1].groups(default="")
+        return Answer(exercise, status, " ".join(message.split()))
+    return Answer(exercise, FAILED, "its check did not run: is its last line there?")
+
+
+def _source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+@contextlib.contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    """Be in the chapters' folder, where their checks are found, for a while."""
+    before = Path.cwd()
+    os.chdir(folder)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(Path.cwd()))
+        os.chdir(before)
