@@ -1,5 +1,6 @@
 """Draws the pictures of pages that are no notebooks: python book/figures.py."""
 
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from ddpm_core.datasets import draw_toy_cars, to_float
 from ddpm_core.datasets.images import to_uint8
 from ddpm_core.diffusion import add_noise
+from ddpm_core.plots import encode_png
 from ddpm_core.schedules import cosine_schedule
 
 STATIC = Path(__file__).parent / "_static"
@@ -36,7 +38,16 @@ def cars_out_of_noise(attributes: list[list[int]], seed: int = 0) -> Image.Image
     return picture.quantize(256, method=Image.Quantize.FASTOCTREE)
 
 
+def laboratory_car() -> str:
+    """The van of chapter 05 as a script: pages opened as files may read no pictures."""
+    van = Image.fromarray(draw_toy_cars(8, seed=5).images[2])
+    data = base64.b64encode(encode_png(van)).decode()
+    script = f'const LABORATORY_CAR = "data:image/png;base64,{data}";'
+    return f"// Written by book/figures.py.\n{script}\n"
+
+
 if __name__ == "__main__":
     # body, colour, facing, time, ground: a red sports car by day, a yellow van at night
     rows = [[2, 0, 1, 0, 0], [4, 2, 0, 1, 2]]
     cars_out_of_noise(rows).save(STATIC / "cars.png", optimize=True)
+    (STATIC / "laboratory-car.js").write_text(laboratory_car())

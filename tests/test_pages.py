@@ -16,7 +16,11 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
+import torch
 import yaml
+
+from ddpm_core import schedules
+from ddpm_core.datasets import draw_toy_cars, to_float
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 
@@ -333,3 +337,86 @@ def test_sliders_move_in_a_book_opened_from_its_files(browser, document):
     before = view.evaluate(SEEN)
     handle.press("ArrowRight")
     assert view.evaluate(SEEN) != before
+
+
+# The schedule laboratory ------------------------------------------------------------
+
+LABORATORY = [
+    ({"family": "linear"}, schedules.linear_schedule(1000)),
+    (
+        {"family": "linear", "T": "512", "betaStart": "0.002", "betaEnd": "0.03"},
+        schedules.linear_schedule(512, 0.002, 0.03),
+    ),
+    ({"family": "cosine"}, schedules.cosine_schedule(1000)),
+    ({"family": "cosine", "T": "2"}, schedules.cosine_schedule(2)),
+    ({"family": "sigmoid", "T": "300"}, schedules.sigmoid_schedule(300)),
+    (
+        {"family": "linear", "T": "512", "zeroSnr": True},
+        schedules.rescale_zero_terminal_snr(schedules.linear_schedule(512)),
+    ),
+]
+
+
+@pytest.fixture
+def laboratory(reader):
+    """The laboratory on its page, and a function that changes its fields."""
+    page = reader("light").open("chapters/05_forward_diffusion")
+    form = page.query_selector("form.laboratory")
+
+    def change(fields: dict) -> None:
+        for name, value in fields.items():
+            field = form.query_selector(f"[name={name}]")
+            if name == "family":
+                field.select_option(value)
+            elif name == "zeroSnr":
+                field.set_checked(value)
+            else:
+                field.fill(value)
+
+    return form, change
+
+
+@pytest.mark.parametrize(("fields", "schedule"), LABORATORY)
+def test_laboratory_computes_the_librarys_schedules(laboratory, fields, schedule):
+    form, change = laboratory
+    change(fields)
+    computed = torch.tensor(form.evaluate("form => form.alphaBar"), dtype=torch.float64)
+    torch.testing.assert_close(computed, schedule.alpha_bar, rtol=1e-6, atol=1e-12)
+
+
+def test_laboratory_noises_the_car_and_draws_what_is_chosen(laboratory):
+    form, change = laboratory
+    pixels = """form => { const canvas = form.querySelector("canvas");
+      return [...canvas.getContext("2d").getImageData(0, 0, 32, 32).data]; }"""
+
+    def seen(t: str) -> torch.Tensor:
+        change({"t": t})
+        rgba = torch.tensor(form.evaluate(pixels), dtype=torch.uint8).view(32, 32, 4)
+        return rgba[..., :3].numpy()
+
+    van = draw_toy_cars(8, seed=5).images[2]
+    assert (seen("0") == van).all()
+    noised = to_float(seen("10")[None]) - to_float(van[None])
+    a = schedules.cosine_schedule(1000).alpha_bar[100].item()
+    inside = to_float(van[None]).abs() < 0.4  # where nothing is cut off at +-1
+    spread = (noised[inside] + (1 - a**0.5) * to_float(van[None])[inside]).std().item()
+    assert spread == pytest.approx((1 - a) ** 0.5, rel=0.1)
+    said = form.query_selector(".said").inner_text()
+    assert said.startswith("t = 100 of 1000: ᾱ = ") and f"{a:.4f}" in said
+    curves = form.query_selector(".curves").inner_html()
+    change({"family": "sigmoid"})
+    assert form.query_selector(".curves").inner_html() != curves
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"T": "1"}, "from 2 to 4000"),
+        ({"T": ""}, "from 2 to 4000"),
+        ({"family": "linear", "betaEnd": "0.00001"}, "0 < β at 1 ≤ β at T < 1"),
+    ],
+)
+def test_laboratory_says_what_it_cannot_compute(laboratory, fields, complaint):
+    form, change = laboratory
+    change(fields)
+    assert complaint in form.query_selector(".said.is-wrong").inner_text()
