@@ -7,8 +7,13 @@ the same card to read, `README.md`.
 
 import hashlib
 import json
+import os
+import platform
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as to_bytes
@@ -77,3 +82,21 @@ def find_weights(name: str | Path) -> Path:
         f"no weights named {str(name)!r}; there is: {', '.join(there) or 'none'} "
         "(or give a folder that holds a card.json)"
     )
+
+
+def hardware() -> str:
+    """Name what a training on the CPU runs on, for its card."""
+    cores = f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
+    return f"{cores} ({platform.machine()})"
+
+
+def command_line(module: str, options: Mapping[str, object]) -> str:
+    """Write out the command `python -m module` that repeats a training, for its card.
+
+    `options`: all that it takes, by the name of the parameter.
+    """
+    words = ["python", "-m", module]
+    for name, value in options.items():
+        text = value.as_posix() if isinstance(value, Path) else str(value)
+        words += ["--" + name.replace("_", "-"), text]
+    return shlex.join(words)

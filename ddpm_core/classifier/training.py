@@ -1,7 +1,5 @@
 """How the attribute classifier is trained and measured, and its card written."""
 
-import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,7 +19,7 @@ from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, ToyCars, draw_toy_cars
 from ddpm_core.metrics import attribute_accuracy, frechet_distance
 from ddpm_core.types import Images, PerSample
-from ddpm_core.weights import save_weights
+from ddpm_core.weights import command_line, hardware, save_weights
 
 FACING = list(ATTRIBUTES).index("facing")
 """The column of the one attribute that a mirror changes: 0 is left, 1 is right."""
@@ -170,6 +168,7 @@ def main(
     test: Annotated[int, typer.Option(help="held-out cars to measure on")] = 10_000,
 ) -> None:
     """Train the classifier on toy cars, measure it, and write weights and card."""
+    options = dict(locals())
     torch.manual_seed(seed)
     net, start = AttributeClassifier(), time.perf_counter()
     drawn = draw_toy_cars(cars, size=net.config.size, seed=seed)
@@ -182,13 +181,11 @@ def main(
         "name": out.name,
         "config": asdict(net.config),
         "parameters": sum(p.numel() for p in net.parameters()),
-        "command": f"python -m ddpm_core.classifier --out {out.as_posix()} "
-        f"--cars {cars} --passes {passes} --batch {batch} --seed {seed} --test {test}",
+        "command": command_line("ddpm_core.classifier", options),
         "seed": seed,
         "images": cars,
         "images seen": passes * cars,
-        "hardware": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores "
-        f"({platform.machine()})",
+        "hardware": hardware(),
         "seconds": seconds,
         "measured": measure(net, n=test, seed=seed + 1),
     }

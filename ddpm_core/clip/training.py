@@ -1,7 +1,5 @@
 """How the small CLIP is trained and measured, and its card written. Chapter 10."""
 
-import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +25,7 @@ from ddpm_core.datasets.toy_cars import (
 )
 from ddpm_core.training import train, warmup_cosine
 from ddpm_core.types import Images
-from ddpm_core.weights import save_weights
+from ddpm_core.weights import command_line, hardware, save_weights
 
 AMONG = 256  # pairs among which a search looks
 FIRST = 5  # answers that count
@@ -132,6 +130,7 @@ def main(
     test: Annotated[int, typer.Option(help="held-out cars to measure on")] = 5_120,
 ) -> None:
     """Train the CLIP on captioned toy cars, measure it, write weights and card."""
+    options = dict(locals())
     torch.manual_seed(seed)
     drawn, start = draw_toy_cars(cars, seed=seed), time.perf_counter()
     seen = np.flatnonzero(~showing_any(drawn.attributes, NEVER_TRAINED))
@@ -159,13 +158,11 @@ def main(
         "name": out.name,
         "config": net.config.to_dict(),
         "parameters": sum(p.numel() for p in net.parameters()),
-        "command": f"python -m ddpm_core.clip --out {out.as_posix()} --cars {cars} "
-        f"--passes {passes} --batch {batch} --lr {lr} --seed {seed} --test {test}",
+        "command": command_line("ddpm_core.clip", options),
         "seed": seed,
         "images": len(images),
         "images seen": steps * batch,
-        "hardware": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores "
-        f"({platform.machine()})",
+        "hardware": hardware(),
         "seconds": seconds,
         "measured": measure(net, n=test, seed=seed + 1),
     }

@@ -1,7 +1,5 @@
 """How the KL autoencoder is trained and measured, and its card written. Chapter 11."""
 
-import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,7 +26,7 @@ from ddpm_core.latent import (
 from ddpm_core.training import train, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.vae import VAE, VAEConfig
-from ddpm_core.weights import save_weights
+from ddpm_core.weights import command_line, hardware, save_weights
 
 CONFIG = VAEConfig(channels=(64, 128), latent=4, spatial=True, blocks=1, patch=2)
 """A quarter of the side, 4 channels: 32x32 to 8x8, and 64x64 to 16x16."""
@@ -145,13 +143,12 @@ def main(
         "name": out.name,
         "config": net.config.to_dict(),
         "parameters": sum(p.numel() for p in net.parameters()),
-        "command": command(options),
+        "command": command_line("ddpm_core.latent", options),
         "seed": seed,
         "data": data,
         "images": len(images),
         "images seen": steps * batch,
-        "hardware": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores "
-        f"({platform.machine()})",
+        "hardware": hardware(),
         "seconds": seconds,
         "measured": measure(latent, unseen, data == "toy-cars"),
     }
@@ -183,13 +180,6 @@ def load_images(
     order = torch.randperm(len(packed), generator=torch.Generator().manual_seed(seed))
     rows = order.numpy()
     return packed.images[np.sort(rows[test:])], to_float(packed.images[rows[:test]])
-
-
-def command(options: dict[str, object]) -> str:
-    """The command line that repeats the run."""
-    given = {**options, "out": Path(options["out"]).as_posix()}
-    flags = (f"--{name.replace('_', '-')} {value}" for name, value in given.items())
-    return " ".join(["python -m ddpm_core.latent", *flags])
 
 
 def card_text(card: dict) -> str:
