@@ -18,6 +18,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 import torch
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 
 from ddpm_core import schedules
 from ddpm_core.datasets import draw_toy_cars, to_float
@@ -194,6 +195,21 @@ def test_page_is_sound(reader, document, theme):
         page.set_viewport_size(size)
         faults = read.complaints + page.evaluate(FAULTS)
         assert faults == [], f"at the size of a {name}"
+
+
+@pytest.mark.parametrize(("theme", "size"), [("light", "desktop"), ("dark", "phone")])
+@pytest.mark.parametrize("document", documents())
+def test_page_can_be_read_by_everyone(reader, document, theme, size):
+    """No serious finding of axe-core: contrast, names of controls, order, roles."""
+    page = reader(theme).open(document)
+    page.set_viewport_size(SIZES[size])
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response
+    serious = [
+        (fault["id"], fault["nodes"][0]["html"])
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
 
 
 # Links ------------------------------------------------------------------------------

@@ -12,3 +12,22 @@ addEventListener("load", () => {
     },
   };
 });
+
+// The widgets' script gives neither its play buttons nor its sliders a name that can be read out.
+const BUTTONS = { "fa-play": "play", "fa-pause": "pause", "fa-stop": "stop", "fa-retweet": "repeat" };
+
+function nameControls() {
+  for (const icon of document.querySelectorAll(".widget-play button:not([aria-label]) > i")) {
+    const known = Object.keys(BUTTONS).find((name) => icon.classList.contains(name));
+    if (known) icon.parentElement.setAttribute("aria-label", BUTTONS[known]);
+  }
+  for (const handle of document.querySelectorAll(".noUi-handle:not([aria-label])")) {
+    const label = handle.closest(".widget-slider")?.querySelector(".widget-label");
+    if (label) handle.setAttribute("aria-label", label.textContent);
+  }
+}
+
+addEventListener("DOMContentLoaded", () => {
+  if (document.querySelector("script[type='application/vnd.jupyter.widget-view+json']"))
+    new MutationObserver(nameControls).observe(document.body, { childList: true, subtree: true });
+});
