@@ -1,0 +1,149 @@
+"""Wrong answers to the exercises of chapter 09, and the hints that they must get."""
+
+from itertools import pairwise
+
+import torch
+
+WRONG = {
+    "check_even_times": [
+        (lambda T, n: [round(T * i / n) for i in range(n + 1)], "your times rise"),
+        (
+            lambda T, n: [round(T * (n - i) / n) for i in range(n)],
+            "without the step to 0",
+        ),
+        (
+            lambda T, n: [round((T - 1) * (n - i) / n) for i in range(n + 1)],
+            "not at T",
+        ),
+        (lambda T, n: [T * (n - i) / n for i in range(n + 1)], "whole numbers"),
+        (lambda T, n: [*range(T, 0, -(T // n)), 0], "each step has two ends"),
+        (
+            lambda T, n: [round(T * ((n - i) / n) ** 2) for i in range(n + 1)],
+            "the strides are between",
+        ),
+    ],
+    "check_ddim_from_eps": [
+        (lambda x, e, t, u: _clean(x, e, t), "you return x0_hat"),
+        (lambda x, e, t, u: u**0.5 * _clean(x, e, t), "the noise is gone"),
+        (
+            lambda x, e, t, u: u**0.5 * _clean(x, e, t) + (1 - u) * e,
+            "is a root missing",
+        ),
+        (
+            lambda x, e, t, u: u**0.5 * _clean(x, e, t) + (1 - t) ** 0.5 * e,
+            "still that of t",
+        ),
+        (
+            lambda x, e, t, u: u**0.5 * (x - (1 - t) ** 0.5 * e) + (1 - u) ** 0.5 * e,
+            "still shrunk",
+        ),
+        (
+            lambda x, e, t, u: u * _clean(x, e, t) + (1 - u) ** 0.5 * e,
+            "an exact eps_hat",
+        ),
+    ],
+    "check_mixed_step": [
+        (lambda *a: _mixed(*a, kept=lambda v, std: v.sqrt()), "kept whole"),
+        (
+            lambda *a: _mixed(*a, kept=lambda v, std: v - std**2),
+            "is a root missing",
+        ),
+        (
+            lambda x, x0, t, u, eta, z: _mixed(x, x0, t, u, 1.0, z),
+            "must not depend on the noise",
+        ),
+        (
+            lambda x, x0, t, u, eta, z: _mixed(x, x0, t, u, 0.0, z),
+            "no noise at all",
+        ),
+        (
+            lambda x, x0, t, u, eta, z: (
+                _mixed(x, x0, t, u, eta, z) + (1 - u.sqrt()) * x0
+            ),
+            "not the one of equations",
+        ),
+        (
+            lambda *a: _mixed(*a, kept=lambda v, std: (v - std).clamp(min=0).sqrt()),
+            "keeps too little",
+        ),
+    ],
+    "check_slerp": [
+        (lambda x, y, f: (1 - f) * x + f * y, "the straight line"),
+        (lambda x, y, f: _stretched(x, y, f), "you stretch"),
+        (lambda x, y, f: _slerp(y, x, f), "the ends are swapped"),
+        (
+            lambda x, y, f: (
+                torch.tensor(f * torch.pi / 2).cos() * x
+                + torch.tensor(f * torch.pi / 2).sin() * y
+            ),
+            "at right angles",
+        ),
+        (lambda x, y, f: _slerp(x, y, f) * 1.1, "the end itself"),
+        (lambda x, y, f: _slerp(x, y, f * f), "a third of the way"),
+    ],
+    "check_encode": [
+        (lambda d, x, ab, times: x, "does the loop run"),
+        (lambda d, x, ab, times: _encode(d, x, ab, times, noise=0.0), "turned down"),
+        (
+            lambda d, x, ab, times: (
+                ab[times[-1]].sqrt() * x
+                + (1 - ab[times[-1]]).sqrt() * torch.randn(x.shape).double()
+            ),
+            "comes by chance",
+        ),
+        (
+            lambda d, x, ab, times: _encode(d, x, ab, times[: len(times) // 2]),
+            "is doubled",
+        ),
+        (lambda d, x, ab, times: _encode(d, x, ab, times, ahead=True), "with 20 it"),
+    ],
+    "check_second_order_step": [
+        (lambda *a: _second(*a, rule=lambda h, b: 0.0), "this is DDIM"),
+        (lambda *a: _second(*a, rule=lambda h, b: b / h / 2), "upside down"),
+        (lambda *a: _second(*a, rule=lambda h, b: h / b), "end of the step"),
+        (lambda *a: _second(*a, rule=lambda h, b: -h / b / 2), "back towards"),
+        (lambda *a: _second(*a, rule=lambda h, b: 0.5), "must move on by"),
+        (
+            lambda x, x0, old, b, t, u: _second(2 * x, x0, old, b, t, u),
+            "must be DDIM's",
+        ),
+    ],
+}
+
+
+def _clean(x, eps_hat, ab):
+    return (x - (1 - ab) ** 0.5 * eps_hat) / ab**0.5
+
+
+def _mixed(x, x0_hat, ab_t, ab_u, eta, noise, kept=lambda v, std: (v - std**2).sqrt()):
+    eps_hat = (x - ab_t.sqrt() * x0_hat) / (1 - ab_t).sqrt()
+    std = eta * ((1 - ab_u) / (1 - ab_t) * (1 - ab_t / ab_u)).sqrt()
+    return ab_u.sqrt() * x0_hat + kept(1 - ab_u, std) * eps_hat + std * noise
+
+
+def _stretched(x, other, f):
+    line = (1 - f) * x + f * other
+    return line / line.norm() * x.norm()
+
+
+def _slerp(x, other, f):
+    theta = ((x * other).sum() / (x.norm() * other.norm())).acos()
+    near, far = ((1 - f) * theta).sin(), (f * theta).sin()
+    return (near * x + far * other) / theta.sin()
+
+
+def _encode(denoise, x, alpha_bar, times, noise=1.0, ahead=False):
+    for t, u in pairwise(times):
+        ab_t, ab_u = alpha_bar[t], alpha_bar[u]
+        x0_hat = denoise(x, torch.full((len(x),), u if ahead else t))
+        eps_hat = (x - ab_t.sqrt() * x0_hat) / (1 - ab_t).sqrt()
+        x = ab_u.sqrt() * x0_hat + noise * (1 - ab_u).sqrt() * eps_hat
+    return x
+
+
+def _second(x, x0_hat, old, ab_old, ab_t, ab_u, rule=lambda h, b: h / b / 2):
+    before, now, then = [(ab / (1 - ab)).log() / 2 for ab in (ab_old, ab_t, ab_u)]
+    h, h_before = then - now, now - before
+    guess = x0_hat + rule(h, h_before) * (x0_hat - old)
+    ratio = ((1 - ab_u) / (1 - ab_t)).sqrt()
+    return ratio * x + ab_u.sqrt() * (1 - (-h).exp()) * guess
