@@ -28,6 +28,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "attention": set(),
     "unet": {"attention"},
     "vae": set(),
+    "gan": set(),
     "training": set(),
     "datasets": set(),
     "metrics": set(),
