@@ -29,6 +29,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "unet": {"attention"},
     "vae": set(),
     "latent": {"vae", "weights", "training", "datasets", "classifier", "metrics"},
+    "gan": set(),
     "training": set(),
     "datasets": set(),
     "metrics": set(),

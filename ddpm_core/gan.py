@@ -1,0 +1,313 @@
+"""The adversarial game: two networks, their losses, their steps. Chapters 03 and 04."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ddpm_core.types import Images, PerSample, Samples
+
+Latents = Float[Tensor, "b d"]
+"""A row for each sample: z ~ N(0, I), from which the generator makes it."""
+
+Labels = Int[Tensor, "b a"]
+"""For each sample the number of the value that each attribute has."""
+
+
+# What the players want ----------------------------------------------------------------
+
+
+class Objective(NamedTuple):
+    """The losses of both players, functions of the critic's scores, each (b,).
+
+    This is the only place where the variants of the game differ. `critic(real, fake)`
+    and `generator(fake)` return one loss a sample. Chapter 03.
+    """
+
+    name: str
+    critic: Callable[[PerSample, PerSample], PerSample]
+    generator: Callable[[PerSample], PerSample]
+
+
+def _cross_entropy(real: PerSample, fake: PerSample) -> PerSample:
+    """-log D(real) - log(1 - D(fake)) where D = sigmoid(score)."""
+    return F.softplus(-real) + F.softplus(fake)
+
+
+MINIMAX = Objective("minimax", _cross_entropy, lambda fake: -F.softplus(fake))
+"""The generator gets log(1 - D): Goodfellow et al. 2014, eq. (1)."""
+
+NON_SATURATING = Objective(
+    "non-saturating", _cross_entropy, lambda fake: F.softplus(-fake)
+)
+"""The generator gets -log D, the flipped label: Goodfellow et al. 2014, section 3."""
+
+WASSERSTEIN = Objective(
+    "wasserstein", lambda real, fake: fake - real, lambda fake: -fake
+)
+"""The difference of the mean scores: Arjovsky et al. 2017, eq. (2). Needs a penalty."""
+
+
+# What keeps the critic smooth ---------------------------------------------------------
+
+Penalty = Callable[[Callable[[Tensor], PerSample], Samples, Samples], PerSample]
+"""(score, real, fake) -> one number a sample, to be added to the critic's loss."""
+
+
+def gradient_penalty(
+    score: Callable[[Tensor], PerSample],
+    real: Samples,
+    fake: Samples,
+    *,
+    weight: float = 10.0,
+    generator: torch.Generator | None = None,
+) -> PerSample:
+    """Return weight (|grad score(x)| - 1)^2, one a sample, x between real and fake.
+
+    x = mix real + (1 - mix) fake, with one mix ~ U(0, 1) a sample: Gulrajani et al.
+    2017, eq. (3). Chapter 03.
+    """
+    one_each = (len(real), *[1] * (real.ndim - 1))
+    mix = torch.rand(
+        one_each, generator=generator, dtype=real.dtype, device=real.device
+    )
+    x = (mix * real + (1 - mix) * fake).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(score(x).sum(), x, create_graph=True)
+    norm = gradient.flatten(1).norm(dim=1)
+    return weight * (norm - 1).square()
+
+
+# The game -----------------------------------------------------------------------------
+
+
+class GANStep(NamedTuple):
+    """One round, as `train` yields it; the numbers are means over its last batch."""
+
+    step: int  # rounds done so far
+    critic_loss: Tensor  # without the penalty
+    generator_loss: Tensor
+    real: Tensor  # the critic's scores, before its step
+    fake: Tensor
+
+
+def train(
+    G: nn.Module,
+    D: nn.Module,
+    batches: Iterable[tuple[Tensor, ...]],
+    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+    *,
+    latent: int,
+    objective: Objective = NON_SATURATING,
+    penalty: Penalty | None = None,
+    critic_steps: int = 1,
+    generator: torch.Generator | None = None,
+) -> Iterator[GANStep]:
+    """Play the game and yield after each step of G.
+
+    `G(z, *labels)` makes samples of z ~ N(0, I), (b, latent), `D(x, *labels)` scores
+    them, (b,). Each batch, (x,) or (x, labels), serves one step of D; after
+    `critic_steps` of them G takes its own. `optimizers`: those of G and of D.
+    Goodfellow et al. 2014, algorithm 1. Chapter 03.
+    """
+    of_G, of_D = optimizers
+    for k, (x, *labels) in enumerate(batches, 1):
+        z = _noise(len(x), latent, x, generator)
+        with torch.no_grad():  # a step of D leaves G alone
+            made = G(z, *labels)
+        real, fake = D(x, *labels), D(made, *labels)
+        loss = objective.critic(real, fake).mean()
+        total = loss
+        if penalty is not None:
+            total = loss + penalty(lambda x: D(x, *labels), x, made).mean()  # noqa: B023
+        of_D.zero_grad()
+        total.backward()
+        of_D.step()
+        if k % critic_steps:
+            continue
+        D.requires_grad_(False)  # and a step of G leaves D alone
+        z = _noise(len(x), latent, x, generator)
+        wish = objective.generator(D(G(z, *labels), *labels)).mean()
+        of_G.zero_grad()
+        wish.backward()
+        of_G.step()
+        D.requires_grad_(True)
+        yield GANStep(
+            k // critic_steps,
+            *(v.detach() for v in (loss, wish, real.mean(), fake.mean())),
+        )
+
+
+# Two networks -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GANConfig:
+    """The shape of a `Generator` and its `Critic`: side, widths, labels, size of z.
+
+    `channels`: width of each level, which has half the side of the one before; at the
+    first, a square of `patch` by `patch` pixels is one position. `values`: for each
+    attribute that can be asked for, how many values it has; () asks for none.
+    `blocks`: residual blocks a level. Raises ValueError for sizes that do not fit
+    together. Chapter 03.
+    """
+
+    size: int = 32
+    channels: tuple[int, ...] = (64, 128, 128)
+    latent: int = 32
+    values: tuple[int, ...] = ()
+    blocks: int = 1
+    patch: int = 2
+    groups: int = 8
+    image_channels: int = 3
+
+    def __post_init__(self):
+        for name in ("latent", "blocks", "patch", "groups", "image_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        if not self.channels or any(c < 1 or c % self.groups for c in self.channels):
+            raise ValueError(
+                "channels must be one width a level, each a multiple of groups = "
+                f"{self.groups}, got {self.channels}"
+            )
+        if any(n < 2 for n in self.values):
+            raise ValueError(f"an attribute has at least 2 values, got {self.values}")
+        multiple = self.patch * 2 ** (len(self.channels) - 1)
+        if self.size < 1 or self.size % multiple:
+            raise ValueError(
+                f"size must be a multiple of {multiple} for patch = {self.patch} and "
+                f"{len(self.channels)} levels, got {self.size}"
+            )
+
+    @property
+    def last(self) -> tuple[int, int, int]:
+        """Channels, height and width of the level with the smallest side."""
+        side = self.size // (self.patch * 2 ** (len(self.channels) - 1))
+        return self.channels[-1], side, side
+
+
+class Generator(nn.Module):
+    """G: (z, labels) -> images in [-1, 1], (b, c, size, size).
+
+    The labels' vectors are joined to z. Goodfellow et al. 2014; with labels Mirza and
+    Osindero 2014. Chapter 03.
+    """
+
+    def __init__(self, config: GANConfig | None = None):
+        super().__init__()
+        self.config = config = config or GANConfig()
+        widths, groups = config.channels, config.groups
+        self.label = _Labels(config.values, config.latent)
+        inputs = config.latent * (2 if config.values else 1)
+        layers: list[nn.Module] = [nn.Linear(inputs, _size(config.last))]
+        layers += [nn.Unflatten(1, config.last)]
+        layers += [_Residual(widths[-1], groups) for _ in range(config.blocks)]
+        for below, above in pairwise(widths[::-1]):
+            layers += [nn.ConvTranspose2d(below, above, 4, stride=2, padding=1)]
+            layers += [_Residual(above, groups) for _ in range(config.blocks)]
+        pixels = config.image_channels * config.patch**2
+        layers += [nn.GroupNorm(groups, widths[0]), nn.SiLU()]
+        layers += [nn.Conv2d(widths[0], pixels, 3, padding=1)]
+        self.layers = nn.Sequential(*layers, nn.PixelShuffle(config.patch), nn.Tanh())
+
+    def forward(self, z: Latents, labels: Labels | None = None) -> Images:
+        if self.config.values:
+            z = torch.cat([z, self.label(labels)], dim=1)
+        return self.layers(z)
+
+
+class Critic(nn.Module):
+    """D: (images, labels) -> scores, (b,), higher for what looks real.
+
+    Labels are compared with what is seen by an inner product, the projection of Miyato
+    and Koyama 2018, eq. (3). No layer mixes the samples of a batch, so that a penalty
+    on each gradient means what it says. Chapter 03.
+    """
+
+    def __init__(self, config: GANConfig | None = None):
+        super().__init__()
+        self.config = config = config or GANConfig()
+        widths = config.channels
+        pixels = config.image_channels * config.patch**2
+        layers: list[nn.Module] = [nn.PixelUnshuffle(config.patch)]
+        layers += [nn.Conv2d(pixels, widths[0], 3, padding=1)]
+        layers += [_Residual(widths[0]) for _ in range(config.blocks)]
+        for above, below in pairwise(widths):
+            layers += [nn.LeakyReLU(0.2), nn.Conv2d(above, below, 4, 2, padding=1)]
+            layers += [_Residual(below) for _ in range(config.blocks)]
+        layers += [nn.LeakyReLU(0.2), nn.Flatten()]
+        layers += [nn.Linear(_size(config.last), config.channels[-1])]
+        self.layers = nn.Sequential(*layers, nn.LeakyReLU(0.2))
+        self.score = nn.Linear(config.channels[-1], 1)
+        self.label = _Labels(config.values, config.channels[-1])
+
+    def forward(self, x: Images, labels: Labels | None = None) -> PerSample:
+        h = self.layers(x)
+        score = self.score(h)[:, 0]
+        if self.config.values:
+            score = score + (self.label(labels) * h).sum(1)
+        return score
+
+
+@torch.no_grad()
+def sample(
+    G: Generator,
+    n: int,
+    labels: Labels | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Images:
+    """Draw n images from G, of the labels asked for. Chapter 03."""
+    z = _noise(n, G.config.latent, next(G.parameters()), generator)
+    return G(z, labels)
+
+
+class _Labels(nn.Module):
+    """Labels (b, a) -> the sum of their vectors, (b, width).
+
+    Raises ValueError unless there is one label for each attribute.
+    """
+
+    def __init__(self, values: tuple[int, ...], width: int):
+        super().__init__()
+        self.tables = nn.ModuleList([nn.Embedding(n, width) for n in values])
+
+    def forward(self, labels: Labels | None) -> Tensor:
+        wanted = len(self.tables)
+        if labels is None or labels.shape[1] != wanted:
+            got = "none" if labels is None else f"shape {tuple(labels.shape)}"
+            raise ValueError(f"labels of shape (b, {wanted}) are needed, got {got}")
+        columns = zip(self.tables, labels.T, strict=True)
+        return sum(table(column) for table, column in columns)
+
+
+class _Residual(nn.Module):
+    """x + conv(activation(x)); with groups, x is normalised first."""
+
+    def __init__(self, width: int, groups: int | None = None):
+        super().__init__()
+        before = [nn.LeakyReLU(0.2)]
+        if groups is not None:
+            before = [nn.GroupNorm(groups, width), nn.SiLU()]
+        self.change = nn.Sequential(*before, nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.change(x)
+
+
+def _noise(
+    n: int, width: int, like: Tensor, generator: torch.Generator | None
+) -> Latents:
+    return torch.randn(
+        (n, width), generator=generator, dtype=like.dtype, device=like.device
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return torch.Size(shape).numel()
