@@ -69,31 +69,53 @@ def frame_slider(
 
 
 def choice_slider(
-    frames: Mapping[str, Sequence[str]],
+    frames: Mapping,
     labels: Sequence[str],
     *,
     name: str = "t",
     interval: int = 300,
 ) -> VBox:
-    """Return a row of buttons, and a slider as in `frame_slider`, that choose a frame.
+    """Return rows of buttons, and a slider as in `frame_slider`, that choose a frame.
 
-    `frames`: for the text of each button, one piece of HTML for each of `labels`. The
-    slider stays where it is when another button is pressed. It works in the built page,
-    without Python. Raises ValueError for no button, or too few or too many frames.
-    Chapter 09.
+    `frames`: for the text of each button, one piece of HTML for each of `labels`, or
+    again such a mapping, for a second row of buttons under the first. All the mappings
+    of a row have the same buttons. The slider stays where it is when another button is
+    pressed. It works in the built page, without Python. Raises ValueError for no
+    button, unequal buttons in a row, and too few or too many frames. Chapters 09, 10.
     """
+    controls, slider = _controls(labels, name, interval)
+    rows: list[ToggleButtons] = []
+    stack = _choice(frames, len(labels), slider, rows, depth=0)
+    return VBox([*rows, controls, stack])
+
+
+def _choice(
+    frames: Mapping, n: int, slider: Widget, rows: list[ToggleButtons], depth: int
+) -> Stack:
+    """Return what the buttons of row `depth`, and of those below, choose among."""
     if not frames:
         raise ValueError("choice_slider needs at least one row of frames, got none")
-    for text, row in frames.items():
-        if len(row) != len(labels):
+    if depth == len(rows):
+        rows.append(ToggleButtons(options=list(frames), style={"button_width": "auto"}))
+    buttons = rows[depth]
+    if tuple(frames) != buttons.options:
+        raise ValueError(
+            f"a row of buttons must be the same everywhere: {list(frames)} is not "
+            f"{list(buttons.options)}"
+        )
+    parts = []
+    for text, part in frames.items():
+        if isinstance(part, Mapping):
+            parts.append(_choice(part, n, slider, rows, depth + 1))
+        elif len(part) == n:
+            parts.append(_stack(part, slider))
+        else:
             raise ValueError(
-                f"{text!r} has {len(row)} frames, but there are {len(labels)} labels"
+                f"{text!r} has {len(part)} frames, but there are {n} labels"
             )
-    controls, slider = _controls(labels, name, interval)
-    buttons = ToggleButtons(options=list(frames), style={"button_width": "auto"})
-    rows = Stack([_stack(row, slider) for row in frames.values()], selected_index=0)
-    jslink((buttons, "index"), (rows, "selected_index"))
-    return VBox([buttons, controls, rows])
+    stack = Stack(parts, selected_index=0)
+    jslink((buttons, "index"), (stack, "selected_index"))
+    return stack
 
 
 def _controls(

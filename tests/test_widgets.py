@@ -92,9 +92,26 @@ def test_choice_and_slider_move_frames_in_the_browser():
     assert {w.selected_index for w in (outer, *stacks)} == {0}
 
 
+def test_rows_of_choices_are_nested():
+    frames = {c: {b: [f"{c} {b} {k}" for k in "01"] for b in "xyz"} for c in "pq"}
+    view = widgets.choice_slider(frames, ["0", "1"])
+    first, second = inside(view, ToggleButtons)
+    assert (first.options, second.options) == (("p", "q"), ("x", "y", "z"))
+    links, outer = browser_links(view), view.children[-1]
+    assert (first.model_id, "index", outer.model_id, "selected_index") in links
+    for colour, inner in zip(frames, outer.children, strict=True):
+        assert (second.model_id, "index", inner.model_id, "selected_index") in links
+        shown = [frames_of(stack) for stack in inner.children]
+        assert shown == list(frames[colour].values())
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [({"one": ["a"]}, "'one' has 1 frames"), ({}, "at least one row")],
+    [
+        ({"one": ["a"]}, "'one' has 1 frames"),
+        ({}, "at least one row"),
+        ({"p": {"x": ["a", "b"]}, "q": {"y": ["a", "b"]}}, "the same everywhere"),
+    ],
 )
 def test_choice_refuses_rows_that_do_not_fit(rows, message):
     with pytest.raises(ValueError, match=message):
