@@ -182,6 +182,11 @@ def told_captions(model: DiffusionModel, n: int, *, seed: int, scale: float) -> 
     return {"prompts": captions, "scale": scale}
 
 
+def asked(n: int, *, seed: int) -> Attributes:
+    """What the captions of `told_captions` ask for, where the data are toy cars."""
+    return torch.from_numpy(draw_toy_cars(n, size=16, seed=seed).attributes)
+
+
 def obedience(samples: Images, attributes: Attributes) -> dict[str, float]:
     """How often the classifier reads what was asked for, in 0..1; `all` is all at once.
 

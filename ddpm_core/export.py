@@ -8,6 +8,7 @@ from ddpm_core.datasets import to_float
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import attributes_showing, caption, draw_toy_cars
 from ddpm_core.evaluation import (
+    asked,
     attribute_report,
     classifier_extractor,
     draw_samples,
@@ -111,8 +112,7 @@ def measure_toy_cars(samples, preset: Preset) -> dict:
 def measure_prompts(model: DiffusionModel, samples, steps: int, scale: float) -> dict:
     """How well samples show what their captions asked for; also what was never seen."""
     n, seed = len(samples), model.preset.seed + 1
-    asked = torch.from_numpy(draw_toy_cars(n, size=16, seed=seed).attributes)
-    report = {"scale": scale, "obeyed": obedience(samples, asked)}
+    report = {"scale": scale, "obeyed": obedience(samples, asked(n, seed=seed))}
     for combination in model.preset.absent:
         rows = attributes_showing(combination, NEVER_SEEN, seed=seed)
         told = {"prompts": [caption(row, ground=True) for row in rows], "scale": scale}
@@ -202,9 +202,9 @@ def prompts_text(prompts: dict) -> str:
         f"| asked for | {' | '.join(kinds)} |",
         "| --- " * 5 + "|",
     ]
-    for asked, shares in prompts.items():
-        if asked != "scale":
-            name = "captions at random" if asked == "obeyed" else asked
+    for row, shares in prompts.items():
+        if row != "scale":
+            name = "captions at random" if row == "obeyed" else row
             figures = " | ".join(f"{shares[kind]:.1%}" for kind in kinds)
             lines.append(f"| {name} | {figures} |")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
 """The command line as a person uses it."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -71,6 +72,17 @@ def test_evaluate_says_what_its_figures_are_of():
     said = succeeded("evaluate", "--weights", "toy-cars-32", "--n", 16, "--steps", 2)
     for word in ("16 samples", "toy-cars-classifier-32", "real against real", "recall"):
         assert word in said
+    assert "guidance" not in said
+
+
+def test_evaluate_reads_what_prompts_asked_for():
+    text = ("--weights", "toy-cars-text-32", "--n", 16, "--steps", 4)
+    pattern = r"guidance (\S+): body (.*)%, colour .*%, time .*%, all (.*)%"
+    for scale, obeys in ((None, True), (0, False)):
+        more = () if scale is None else ("--scale", scale)
+        found = re.search(pattern, succeeded("evaluate", *text, *more))
+        assert found[1] == ("1.5" if scale is None else "0")
+        assert (float(found[3]) > 50) == obeys
 
 
 @pytest.mark.parametrize(
