@@ -306,11 +306,12 @@ def test_choices_change_their_pictures(reader, document):
 def test_buttons_change_their_pictures(reader, document):
     page = reader("light").open(document)
     for view in widgets(page):
-        seen, buttons = set(), view.query_selector_all(".widget-toggle-button")
-        for button in buttons:
-            button.click()
-            seen.add(view.evaluate(SEEN))
-        assert len(seen) == len(buttons)
+        for row in view.query_selector_all(".widget-toggle-buttons"):
+            seen, buttons = set(), row.query_selector_all(".widget-toggle-button")
+            for button in buttons:
+                button.click()
+                seen.add(view.evaluate(SEEN))
+            assert len(seen) == len(buttons)
 
 
 @pytest.mark.parametrize("document", notebooks_with_widgets())
