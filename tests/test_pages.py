@@ -126,10 +126,10 @@ class Reader:
         if not ALLOWED_ERRORS.search(text):
             self.complaints.append(text)
 
-    def open(self, document: str):
+    def open(self, document: str, size: str = "desktop"):
         """Load a page and wait until its formulas and widgets are drawn."""
         self.complaints.clear()
-        self.page.set_viewport_size(SIZES["desktop"])
+        self.page.set_viewport_size(SIZES[size])
         self.page.goto(f"{self.site}{document}.html")
         self.page.evaluate(
             "() => document.querySelector('.math') && MathJax.startup.promise"
@@ -201,8 +201,7 @@ def test_page_is_sound(reader, document, theme):
 @pytest.mark.parametrize("document", documents())
 def test_page_can_be_read_by_everyone(reader, document, theme, size):
     """No serious finding of axe-core: contrast, names of controls, order, roles."""
-    page = reader(theme).open(document)
-    page.set_viewport_size(SIZES[size])
+    page = reader(theme).open(document, size)
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response
     serious = [
         (fault["id"], fault["nodes"][0]["html"])
