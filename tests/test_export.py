@@ -10,6 +10,7 @@ from PIL import Image
 from ddpm_core.classifier import training as classifier
 from ddpm_core.clip import training as clip
 from ddpm_core.export import card_text, export
+from ddpm_core.latent import training as latent
 from ddpm_core.models import load_model
 from ddpm_core.presets import Preset
 from ddpm_core.runs import Run, read_log
@@ -82,7 +83,11 @@ def test_a_text_model_is_measured_on_its_prompts(tiny_clip, tmp_path):
     assert load_model(tmp_path / "weights").encoder.widths == (16, 16)
 
 
-WRITERS = {"classifier": classifier.card_text, "clip": clip.card_text}
+WRITERS = {
+    "classifier": classifier.card_text,
+    "clip": clip.card_text,
+    "autoencoder": latent.card_text,
+}
 
 
 @pytest.mark.parametrize("card", sorted(WEIGHTS.glob("*/card.json")), ids=str)

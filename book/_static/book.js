@@ -28,6 +28,8 @@ function nameControls() {
 }
 
 addEventListener("DOMContentLoaded", () => {
+  // Sphinx calls the bibliography a list, but not what stands in it.
+  document.querySelector(".citation-list")?.removeAttribute("role");
   if (document.querySelector("script[type='application/vnd.jupyter.widget-view+json']"))
     new MutationObserver(nameControls).observe(document.body, { childList: true, subtree: true });
 });

@@ -106,7 +106,9 @@ def preferred(
     )
 
 
-def split(rows: Sequence, size: int = 512) -> Iterator[Sequence]:
+def split(
+    rows: Sequence | np.ndarray, size: int = 512
+) -> Iterator[Sequence | np.ndarray]:
     """Yield the rows some at a time."""
     return (rows[i : i + size] for i in range(0, len(rows), size))
 
