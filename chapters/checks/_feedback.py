@@ -71,6 +71,12 @@ def expect_tensor(value: object, shape: tuple[int, ...]) -> Tensor:
     return value
 
 
+def random_numbers(*shape: int, seed: int = 0) -> Tensor:
+    """Return Gaussian numbers in float64 that are the same at every attempt."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
 def close(actual: Tensor | float, expected: Tensor | float, tolerance=1e-4) -> bool:
     """Tell whether two tensors or numbers agree, relative to 1 or to their size."""
     actual, expected = (

@@ -10,14 +10,9 @@ from checks._feedback import (
     expect,
     expect_given,
     expect_tensor,
+    random_numbers,
     reject,
 )
-
-
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random numbers that are the same at every attempt."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _triple(value: object, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -33,8 +28,8 @@ def _triple(value: object, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
 @exercise
 def check_analogy(analogy):
     """The row of the gallery nearest to c - a + b."""
-    a, b, c = _random(3, 8)
-    others = 3 * _random(20, 8, seed=1)
+    a, b, c = random_numbers(3, 8)
+    others = 3 * random_numbers(20, 8, seed=1)
     sums = torch.stack([c - a + b, c + a - b, c, b, a + b + c, 9 * (c - a + b)])
     gallery = torch.cat([others, sums + 0.01])
     answer = analogy(a, b, c, gallery)
@@ -162,8 +157,8 @@ def check_sample_peaks(sample_peaks):
 @exercise
 def check_m_step(m_step):
     """Weights, means and covariances from responsibilities."""
-    x = _random(50, 2) * torch.tensor([1.0, 3.0]) + torch.tensor([5.0, -2.0])
-    r = (2 * _random(50, 3, seed=1)).softmax(1)
+    x = random_numbers(50, 2) * torch.tensor([1.0, 3.0]) + torch.tensor([5.0, -2.0])
+    r = (2 * random_numbers(50, 3, seed=1)).softmax(1)
     mass = r.sum(0)
     shapes = ((3,), (3, 2), (3, 2, 2))
     weights, means, covs = _triple(m_step(x, r), *shapes)
@@ -301,7 +296,7 @@ def check_flow_log_density(flow_log_density):
         close(plain, gauss - math.log(2 * math.pi)),
         "with t = s = 0 the layer does nothing: log p must be -|x|^2 / 2 - log(2 pi)",
     )
-    points = _random(40, 2)
+    points = random_numbers(40, 2)
     x1, x2 = points.unbind(1)
     got = expect_tensor(flow_log_density(points, shift, stretch), (40,))
 

@@ -11,20 +11,15 @@ from checks._feedback import (
     expect,
     expect_given,
     expect_tensor,
+    random_numbers,
     reject,
 )
-
-
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random numbers that are the same at every attempt."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 @exercise
 def check_kl_to_prior(kl_to_prior):
     """KL(N(mean, std^2) || N(0, I)), one number a sample."""
-    mean, std = _random(5, 3), _random(5, 3, seed=1).exp()
+    mean, std = random_numbers(5, 3), random_numbers(5, 3, seed=1).exp()
     answer = kl_to_prior(mean, std)
     expect_given(answer)
     terms = (mean**2 + std**2 - 1 - 2 * std.log()) / 2
@@ -161,8 +156,8 @@ def check_implied_beta(implied_beta):
 @exercise
 def check_mended_loss(mended_loss):
     """|x - x_hat|^2 / (2 variance) + KL, one a sample; constants are free."""
-    x, x_hat = _random(4, 3, 2, 2), _random(4, 3, 2, 2, seed=1)
-    mean, log_var = _random(4, 5, seed=2), _random(4, 5, seed=3)
+    x, x_hat = random_numbers(4, 3, 2, 2), random_numbers(4, 3, 2, 2, seed=1)
+    mean, log_var = random_numbers(4, 5, seed=2), random_numbers(4, 5, seed=3)
     zero = torch.zeros_like(mean)
     variance = 0.1
     answer = mended_loss(x, x_hat, mean, log_var, variance)
@@ -213,7 +208,7 @@ def check_mended_loss(mended_loss):
 @exercise
 def check_log_evidence(log_evidence):
     """log (1/k) sum_k p(x, z_k) / q(z_k | x)."""
-    log_joint, log_q = _random(7, 4) - 3, _random(7, 4, seed=1) - 1
+    log_joint, log_q = random_numbers(7, 4) - 3, random_numbers(7, 4, seed=1) - 1
     answer = expect_tensor(log_evidence(log_joint, log_q), (4,))
     log_w = log_joint - log_q
     right = log_w.logsumexp(0) - log(7)
@@ -241,10 +236,10 @@ def check_log_evidence(log_evidence):
         bool(far.isfinite().all()) and close(far, right - 5000),
         "at -5000 nats, usual for images, exp underflows to 0: use logsumexp",
     )
-    weight, x, noise = _random(3, 1), _random(4, 3, seed=4), 0.5
+    weight, x, noise = random_numbers(3, 1), random_numbers(4, 3, seed=4), 0.5
     eye = torch.eye(3, dtype=torch.float64)
     exact = MultivariateNormal(torch.zeros(3).double(), weight @ weight.T + noise * eye)
-    z = _random(20_000, 4, 1, seed=5) * 1.5
+    z = random_numbers(20_000, 4, 1, seed=5) * 1.5
     joint = Normal(z @ weight.T, noise**0.5).log_prob(x).sum(2)
     joint = joint + Normal(0, 1).log_prob(z[..., 0])
     estimate = log_evidence(joint, Normal(0, 1.5).log_prob(z[..., 0]))

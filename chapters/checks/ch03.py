@@ -12,20 +12,15 @@ from checks._feedback import (
     expect,
     expect_given,
     expect_tensor,
+    random_numbers,
     reject,
 )
-
-
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random numbers that are the same at every attempt."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 @exercise
 def check_best_discriminator(best_discriminator):
     """p / (p + p_G), from log-densities."""
-    log_p, log_g = _random(9), _random(9, seed=1)
+    log_p, log_g = random_numbers(9), random_numbers(9, seed=1)
     answer = best_discriminator(log_p, log_g)
     expect_given(answer)
     expect_tensor(answer, (9,))
@@ -59,7 +54,7 @@ def check_best_discriminator(best_discriminator):
 @exercise
 def check_two_losses(two_losses):
     """softplus(-real) + softplus(fake), softplus(-fake)."""
-    real, fake = _random(8), _random(8, seed=1)
+    real, fake = random_numbers(8), random_numbers(8, seed=1)
     answer = two_losses(real, fake)
     expect_given(answer)
     expect(
@@ -115,7 +110,7 @@ def check_support_size(support_size):
     """n (n - 1) / 2 over the number of alike pairs."""
     places = torch.arange(5, dtype=torch.float64)[:, None] * 10
     picks = torch.tensor([0, 1, 1, 2, 3, 3, 3, 4])
-    x = places[picks] + 0.01 * _random(8, 1)  # 1 + 3 pairs alike
+    x = places[picks] + 0.01 * random_numbers(8, 1)  # 1 + 3 pairs alike
     answer = support_size(x, 1.0)
     expect_given(answer)
     answer, pairs = float(answer), 8 * 7 / 2
@@ -181,7 +176,7 @@ class _Slope(nn.Module):
 def _after_one(round_):
     """a, b and their gradients after one round with plain descent."""
     G, D = _Shift(), _Slope()
-    x, z = _random(500).float(), _random(500, seed=1).float()
+    x, z = random_numbers(500).float(), random_numbers(500, seed=1).float()
     of_G, of_D = (torch.optim.SGD(net.parameters(), lr=0.5) for net in (G, D))
     round_(G, D, of_G, of_D, x, z)
     return G.a.item(), D.b.item(), G.a.grad, D.b.grad
@@ -189,7 +184,7 @@ def _after_one(round_):
 
 def _by_hand():
     """The right b; and a for: right, D's gradient added, the old D, and log(1 - D)."""
-    x, z = _random(500).float(), _random(500, seed=1).float()
+    x, z = random_numbers(500).float(), random_numbers(500, seed=1).float()
     a, b = torch.tensor(2.0, requires_grad=True), torch.tensor(-1.0, requires_grad=True)
     loss = softplus(-b * x).mean() + softplus(b * (z + a)).mean()
     left, slope = torch.autograd.grad(loss, [a, b])
@@ -255,7 +250,7 @@ def check_mended_round(mended_round):
 @exercise
 def check_wasserstein_1d(wasserstein_1d):
     """mean |sorted a - sorted b|."""
-    a, b = _random(50), 2 * _random(50, seed=1) + 1
+    a, b = random_numbers(50), 2 * random_numbers(50, seed=1) + 1
     answer = wasserstein_1d(a, b)
     expect_given(answer)
     answer = float(answer)
@@ -295,9 +290,9 @@ def check_wasserstein_1d(wasserstein_1d):
 @exercise
 def check_slope_penalty(slope_penalty):
     """(|grad| - 1)^2, one an image, differentiable in the critic."""
-    w = (0.05 * _random(3, 4, 4)).requires_grad_()
+    w = (0.05 * random_numbers(3, 4, 4)).requires_grad_()
     sizes = torch.linspace(0.02, 0.5, 6).view(6, 1, 1, 1)  # slopes below and above 1
-    x = sizes * _random(6, 3, 4, 4, seed=1)
+    x = sizes * random_numbers(6, 3, 4, 4, seed=1)
 
     def score(x):
         return (w * x).flatten(1).sum(1) + x.square().flatten(1).sum(1) / 2

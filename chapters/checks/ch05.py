@@ -8,15 +8,10 @@ from checks._feedback import (
     expect,
     expect_given,
     expect_tensor,
+    random_numbers,
     reject,
 )
 from ddpm_core.schedules import cosine_schedule, linear_schedule
-
-
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random numbers that are the same at every attempt."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _first(condition: torch.Tensor) -> int:
@@ -99,7 +94,7 @@ def check_alpha_bar_from_beta(alpha_bar_from_beta):
 def check_add_noise(add_noise):
     """x_t from x0, alpha_bar, t and eps: the bug clinic."""
     ab = cosine_schedule(100).alpha_bar
-    x0, eps = _random(4, 3, 8, 8), _random(4, 3, 8, 8, seed=1)
+    x0, eps = random_numbers(4, 3, 8, 8), random_numbers(4, 3, 8, 8, seed=1)
     t = torch.tensor([10, 30, 50, 80])
     zero = torch.zeros_like(x0)
     signal = expect_tensor(add_noise(x0, ab, t, zero), x0.shape)

@@ -10,15 +10,10 @@ from checks._feedback import (
     expect,
     expect_given,
     expect_tensor,
+    random_numbers,
     reject,
 )
 from ddpm_core.unet import Attention, ResidualBlock, SinusoidalEmbedding
-
-
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random numbers that are the same at every attempt."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 @exercise
@@ -112,7 +107,7 @@ def _seen(stack: list[tuple[int, int]]) -> int:
 def check_group_norm(group_norm):
     """Group normalisation without scale and shift: the bug clinic."""
     sizes = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64).view(3, 1, 1, 1)
-    x = sizes * _random(3, 8, 4, 4) + _random(1, 8, 1, 1, seed=1)
+    x = sizes * random_numbers(3, 8, 4, 4) + random_numbers(1, 8, 1, 1, seed=1)
     y = expect_tensor(group_norm(x, 4), x.shape)
     reject(
         not close(group_norm(x[:1], 4)[0], y[0]),
@@ -232,7 +227,7 @@ def check_attention_flops(attention_flops):
 @exercise
 def check_attend(attend):
     """Attention with several heads, from q, k and v."""
-    q, k, v = _random(3, 2, 5, 8)
+    q, k, v = random_numbers(3, 2, 5, 8)
 
     def reference(heads, scale=None):
         parts = [x.view(2, 5, heads, -1).transpose(1, 2) for x in (q, k, v)]

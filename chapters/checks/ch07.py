@@ -8,22 +8,17 @@ from checks._feedback import (
     expect,
     expect_given,
     expect_tensor,
+    random_numbers,
     reject,
 )
 from ddpm_core.schedules import cosine_schedule, linear_schedule
 from ddpm_core.training import EMA
 
 
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random numbers that are the same at every attempt."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
 @exercise
 def check_score_from_eps(score_from_eps):
     """The score of q(x_t) from the perfect eps_hat."""
-    x = _random(6, 2)
+    x = random_numbers(6, 2)
     for ab in (torch.tensor(v, dtype=torch.float64) for v in (0.9, 0.36, 0.04)):
         s = (1 - ab).sqrt()
         eps = s * x  # the perfect answer for data N(0, I), whose score is -x
@@ -101,7 +96,7 @@ def check_lowest_loss(lowest_loss):
     )
     for s2 in (0.04, 0.25, 4.0):
         for t in (1, 50, 200):
-            x0, eps = _random(20_000) * s2**0.5, _random(20_000, seed=1)
+            x0, eps = random_numbers(20_000) * s2**0.5, random_numbers(20_000, seed=1)
             x = ab[t].sqrt() * x0 + (1 - ab[t]).sqrt() * eps
             slope = (x * eps).mean() / x.square().mean()  # the best line
             seen = (eps - slope * x).square().mean()
@@ -245,9 +240,9 @@ def check_update_average(update_average):
     """One EMA update of a list of tensors, in place."""
 
     def lists():
-        return [_random(3, 4).float(), _random(5).float()], [
-            _random(3, 4, seed=1).float().requires_grad_(),
-            _random(5, seed=2).float().requires_grad_(),
+        return [random_numbers(3, 4).float(), random_numbers(5).float()], [
+            random_numbers(3, 4, seed=1).float().requires_grad_(),
+            random_numbers(5, seed=2).float().requires_grad_(),
         ]
 
     average, weights = lists()
@@ -311,9 +306,9 @@ def check_update_average(update_average):
 @exercise
 def check_copied_share(copied_share):
     """The share of samples that lie nearer to training data than held-out ones do."""
-    training = _random(400, 3, 4, 4)
-    held_out = _random(500, 3, 4, 4, seed=1)
-    fresh = _random(300, 3, 4, 4, seed=2)
+    training = random_numbers(400, 3, 4, 4)
+    held_out = random_numbers(500, 3, 4, 4, seed=1)
+    fresh = random_numbers(300, 3, 4, 4, seed=2)
     copies = training[:300]
     before = [v.clone() for v in (copies, training, held_out)]
 

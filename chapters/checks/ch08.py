@@ -8,22 +8,17 @@ from checks._feedback import (
     expect,
     expect_given,
     expect_tensor,
+    random_numbers,
     reject,
 )
 from ddpm_core.samplers import ancestral_step
 from ddpm_core.schedules import cosine_schedule, linear_schedule
 
 
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random numbers that are the same at every attempt."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
 @exercise
 def check_clean_from_eps(clean_from_eps):
     """x0_hat from x_t and eps_hat."""
-    x0, eps = _random(2, 3, 4, 4), _random(2, 3, 4, 4, seed=1)
+    x0, eps = random_numbers(2, 3, 4, 4), random_numbers(2, 3, 4, 4, seed=1)
     for ab in (torch.tensor(v, dtype=torch.float64) for v in (0.9, 0.36, 0.01)):
         a, s = ab.sqrt(), (1 - ab).sqrt()
         x_t = a * x0 + s * eps
@@ -61,7 +56,7 @@ def check_step_mean(step_mean):
     """The mean of the reverse step from x_t and eps_hat, Ho et al. eq. (11)."""
     schedule = linear_schedule(200, 1e-3, 0.1)
     ab = schedule.alpha_bar
-    x, eps = _random(3, 5), _random(3, 5, seed=1)
+    x, eps = random_numbers(3, 5), random_numbers(3, 5, seed=1)
     zero = torch.zeros_like(x)
     for t in (1, 2, 100, 200):
         beta, alpha, s = schedule.beta[t], schedule.alpha[t], (1 - ab[t]).sqrt()
@@ -170,7 +165,7 @@ def check_clipped_step(clipped_step):
     """A step that clips x0_hat and nothing else: the bug clinic."""
     schedule = cosine_schedule(50)
     ab = schedule.alpha_bar
-    x, x0_hat, noise = (_random(1000, seed=k) for k in range(3))
+    x, x0_hat, noise = (random_numbers(1000, seed=k) for k in range(3))
     library = ancestral_step(schedule, x, x0_hat.clamp(-1, 1), 40, 39, noise)
     free = ancestral_step(schedule, x, x0_hat, 40, 39, noise)
     given = x0_hat.clone()
@@ -205,10 +200,10 @@ def check_clipped_step(clipped_step):
         close(end, x0_hat.clamp(-1, 1)),
         "the step from t = 1 must end on the clipped x0_hat, without noise",
     )
-    walk = _random(4000, seed=3)
+    walk = random_numbers(4000, seed=3)
     for t in range(50, 0, -1):
         v = ab[t] * 0.04 + 1 - ab[t]
-        z = _random(4000, seed=100 + t)
+        z = random_numbers(4000, seed=100 + t)
         walk = clipped_step(walk, ab[t].sqrt() * 0.04 / v * walk, ab, t, z)
         if t == 26:
             want = (ab[25] * 0.04 + 1 - ab[25]).sqrt()
@@ -223,8 +218,8 @@ def check_clipped_step(clipped_step):
 @exercise
 def check_sample_one_point(sample_one_point):
     """The whole sampler for a data set of one image, with variance beta."""
-    c = _random(1, 3, 4, 4).clamp(-1, 1).expand(2, 3, 4, 4)
-    x_T = _random(2, 3, 4, 4, seed=1)
+    c = random_numbers(1, 3, 4, 4).clamp(-1, 1).expand(2, 3, 4, 4)
+    x_T = random_numbers(2, 3, 4, 4, seed=1)
     for schedule in (cosine_schedule(20), linear_schedule(30, 0.01, 0.4)):
         ab = schedule.alpha_bar
         draws = _Recorder()

@@ -11,16 +11,11 @@ from checks._feedback import (
     expect,
     expect_given,
     expect_tensor,
+    random_numbers,
     reject,
 )
 from ddpm_core.samplers import DPMSolverPP2M, ddim_step, last, sample
 from ddpm_core.schedules import cosine_schedule, linear_schedule
-
-
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random numbers that are the same at every attempt."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 @exercise
@@ -70,7 +65,7 @@ def check_even_times(even_times):
 @exercise
 def check_ddim_from_eps(ddim_from_eps):
     """x_u from x_t and eps_hat without new noise."""
-    x0, eps = _random(2, 3, 4, 4), _random(2, 3, 4, 4, seed=1)
+    x0, eps = random_numbers(2, 3, 4, 4), random_numbers(2, 3, 4, 4, seed=1)
     for t, u in ((0.1, 0.3), (0.5, 0.9), (0.7, 1.0)):
         ab_t, ab_u = (torch.tensor(v, dtype=torch.float64) for v in (t, u))
         x_t = ab_t.sqrt() * x0 + (1 - ab_t).sqrt() * eps
@@ -112,7 +107,7 @@ def check_ddim_from_eps(ddim_from_eps):
 def check_mixed_step(mixed_step):
     """The DDIM step for any eta: the bug clinic."""
     schedule = cosine_schedule(50)
-    x, x0_hat, noise = (_random(20_000, seed=k) for k in range(3))
+    x, x0_hat, noise = (random_numbers(20_000, seed=k) for k in range(3))
     zero = torch.zeros_like(x)
     for t, u in ((50, 40), (30, 25), (10, 0)):
         ab_t, ab_u = schedule.alpha_bar[t], schedule.alpha_bar[u]
@@ -158,7 +153,7 @@ def check_mixed_step(mixed_step):
 @exercise
 def check_slerp(slerp):
     """Spherical interpolation between two tensors."""
-    x, other = _random(3, 8, 8), _random(3, 8, 8, seed=1)
+    x, other = random_numbers(3, 8, 8), random_numbers(3, 8, 8, seed=1)
     for f in (0.0, 0.25, 0.5, 1.0):
         result = expect_tensor(slerp(x, other, f), x.shape)
         line = (1 - f) * x + f * other
@@ -187,7 +182,7 @@ def check_slerp(slerp):
         if f in (0.0, 1.0):
             end = other if f else x
             expect(close(result, end), f"{where} the result must be the end itself")
-    unit = _random(2, 2, seed=2)
+    unit = random_numbers(2, 2, seed=2)
     for angle in (0.3, 1.5, 2.8):
         turned = torch.tensor(angle, dtype=torch.float64)
         first = torch.zeros_like(unit)
@@ -219,7 +214,7 @@ def check_encode(encode):
         seen = ab[t].view(-1, *[1] * (x.ndim - 1))
         return seen.sqrt() * s2 / (seen * s2 + 1 - seen) * x
 
-    x = 0.5 * _random(50, 2)
+    x = 0.5 * random_numbers(50, 2)
     times = list(range(1, 1001))
     result = expect_tensor(encode(denoise, x, ab, times), x.shape)
     reject(
@@ -269,7 +264,7 @@ def check_second_order_step(second_order_step):
     """One step of DPM-Solver++(2M) that has a step behind it."""
     schedule = linear_schedule(200, 1e-3, 0.1)
     ab = schedule.alpha_bar
-    x, x0_hat, old = (_random(3, 5, seed=k) for k in range(3))
+    x, x0_hat, old = (random_numbers(3, 5, seed=k) for k in range(3))
     for before, t, u in ((200, 150, 90), (100, 50, 40), (60, 50, 10)):
         args = ab[before], ab[t], ab[u]
         where = f"from t = {t} to u = {u} with the step before at {before}"

@@ -10,18 +10,13 @@ from checks._feedback import (
     exercise,
     expect,
     expect_tensor,
+    random_numbers,
     reject,
 )
 from ddpm_core.attention import CrossAttention
 from ddpm_core.clip import contrastive_loss
 from ddpm_core.conditioning import guided
 from ddpm_core.types import Condition
-
-
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Random numbers that are the same at every attempt."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _untouched(tensors: list[torch.Tensor], before: list[torch.Tensor]) -> None:
@@ -32,7 +27,7 @@ def _untouched(tensors: list[torch.Tensor], before: list[torch.Tensor]) -> None:
 @exercise
 def check_guide(guide):
     """Classifier-free guidance from two estimates, at scales that include 0 and 1."""
-    cond, uncond = _random(2, 3, 4, 4), _random(2, 3, 4, 4, seed=1)
+    cond, uncond = random_numbers(2, 3, 4, 4), random_numbers(2, 3, 4, 4, seed=1)
     given, before = [cond, uncond], [cond.clone(), uncond.clone()]
     far = cond - uncond
     for scale in (3.0, 0.0, 1.0, 1.5, 8.0):
@@ -73,11 +68,11 @@ def check_guide(guide):
 @exercise
 def check_class_score(class_score):
     """The gradient of log p(y | x_t) from two noise estimates, against autograd."""
-    centres = _random(3, 2, seed=2)
+    centres = random_numbers(3, 2, seed=2)
     for ab in (torch.tensor(v, dtype=torch.float64) for v in (0.9, 0.36, 0.02)):
         a, s = ab.sqrt(), (1 - ab).sqrt()
         var = ab * 0.25 + 1 - ab
-        x = _random(50, 2, seed=3).requires_grad_()
+        x = random_numbers(50, 2, seed=3).requires_grad_()
         off = x[:, None] - a * centres
         r = (-off.square().sum(-1) / (2 * var)).log_softmax(1)
         (wanted,) = torch.autograd.grad(r[:, 0].sum(), x)
@@ -114,8 +109,8 @@ def check_class_score(class_score):
 @exercise
 def check_contrast(contrast):
     """The contrastive loss in both directions, from unit vectors."""
-    images = F.normalize(_random(6, 5), dim=1)
-    texts = F.normalize(images + 0.5 * _random(6, 5, seed=1), dim=1)
+    images = F.normalize(random_numbers(6, 5), dim=1)
+    texts = F.normalize(images + 0.5 * random_numbers(6, 5, seed=1), dim=1)
     scale = 7.0
     logits = scale * images @ texts.T
     own = torch.arange(6)
@@ -163,7 +158,7 @@ def check_contrast(contrast):
 @exercise
 def check_word_shares(word_shares):
     """softmax(q k^T / sqrt(d)) over the words that count."""
-    q, k = 2 * _random(2, 9, 4), 2 * _random(2, 5, 4, seed=1)
+    q, k = 2 * random_numbers(2, 9, 4), 2 * random_numbers(2, 5, 4, seed=1)
     mask = torch.tensor([[True] * 5, [True, True, True, False, False]])
     plain = expect_tensor(word_shares(q, k, torch.ones_like(mask)), (2, 9, 5))
     reject(
@@ -199,7 +194,7 @@ def check_word_shares(word_shares):
         "they sum to 1, but are not softmax(q k^T / sqrt(d)) over the words",
     )
     layer = CrossAttention(4, context=4, heads=1, groups=1).double()
-    x, cond = _random(2, 4, 3, 3, seed=5), Condition(k[:, 0], k, mask)
+    x, cond = random_numbers(2, 4, 3, 3, seed=5), Condition(k[:, 0], k, mask)
     keys = layer.key_value(k).chunk(2, dim=2)[0].detach()
     ours = word_shares(layer._queries(x).detach(), keys, mask)
     maps = layer.maps(x, cond).flatten(2).transpose(1, 2).detach()
@@ -273,7 +268,7 @@ def check_both(both):
         gain = ab.sqrt() * var / (ab * var + 1 - ab)
         return mean + gain * (x - ab.sqrt() * mean)
 
-    x, one = _random(40, 2, seed=1), torch.ones(2, dtype=torch.float64)
+    x, one = random_numbers(40, 2, seed=1), torch.ones(2, dtype=torch.float64)
     m_a, m_b = torch.tensor([[2.0, 0.0], [0.0, -1.5]], dtype=torch.float64)
     v_a, v_b = torch.tensor([[0.1, 1.0], [1.0, 0.2]], dtype=torch.float64)
     for ab in (torch.tensor(v, dtype=torch.float64) for v in (0.8, 0.2)):
