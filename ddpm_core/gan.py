@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ddpm_core.levels import Levels
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d"]
@@ -146,50 +147,20 @@ def train(
 
 
 @dataclass(frozen=True)
-class GANConfig:
-    """The shape of a `Generator` and its `Critic`: side, widths, labels, size of z.
+class GANConfig(Levels):
+    """The shape of a `Generator` and its `Critic`: `Levels`, and what is asked for.
 
-    `channels`: width of each level, which has half the side of the one before; at the
-    first, a square of `patch` by `patch` pixels is one position. `values`: for each
-    attribute that can be asked for, how many values it has; () asks for none.
-    `blocks`: residual blocks a level. Raises ValueError for sizes that do not fit
-    together. Chapter 03.
+    `values`: for each attribute that can be asked for, how many values it has; () asks
+    for none. Raises ValueError as `Levels` does, and for an attribute of fewer than two
+    values. Chapter 03.
     """
 
-    size: int = 32
-    channels: tuple[int, ...] = (64, 128, 128)
-    latent: int = 32
     values: tuple[int, ...] = ()
-    blocks: int = 1
-    patch: int = 2
-    groups: int = 8
-    image_channels: int = 3
 
     def __post_init__(self):
-        for name in ("latent", "blocks", "patch", "groups", "image_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
-        if not self.channels or any(c < 1 or c % self.groups for c in self.channels):
-            raise ValueError(
-                "channels must be one width a level, each a multiple of groups = "
-                f"{self.groups}, got {self.channels}"
-            )
+        super().__post_init__()
         if any(n < 2 for n in self.values):
             raise ValueError(f"an attribute has at least 2 values, got {self.values}")
-        multiple = self.patch * 2 ** (len(self.channels) - 1)
-        if self.size < 1 or self.size % multiple:
-            raise ValueError(
-                f"size must be a multiple of {multiple} for patch = {self.patch} and "
-                f"{len(self.channels)} levels, got {self.size}"
-            )
-
-    @property
-    def last(self) -> tuple[int, int, int]:
-        """Channels, height and width of the level with the smallest side."""
-        side = self.size // (self.patch * 2 ** (len(self.channels) - 1))
-        return self.channels[-1], side, side
 
 
 class Generator(nn.Module):

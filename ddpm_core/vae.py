@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ddpm_core.levels import Levels
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d *side"]
@@ -17,52 +18,20 @@ Latents = Float[Tensor, "b d *side"]
 
 
 @dataclass(frozen=True)
-class VAEConfig:
-    """The shape of a `VAE`: the side of its images, its widths, the size of z.
+class VAEConfig(Levels):
+    """The shape of a `VAE`: `Levels`, and the kind of its z.
 
-    `channels`: width of each level, which has half the side of the one before; at the
-    first, a square of `patch` by `patch` pixels is one position. `spatial`: z is a
-    picture of `latent` channels with the side of the last level, not a vector of
-    `latent` numbers. `blocks`: residual blocks a level. `groups`: of the normalisation.
-    Raises ValueError for sizes that do not fit together. Chapters 02 and 11.
+    `spatial`: z is a picture of `latent` channels with the side of the last level, not
+    a vector of `latent` numbers. Raises ValueError as `Levels` does. Chapters 02 and
+    11.
     """
 
-    size: int = 32
-    channels: tuple[int, ...] = (64, 128, 128)
-    latent: int = 32
     spatial: bool = False
-    blocks: int = 1
-    patch: int = 2
-    groups: int = 8
-    image_channels: int = 3
-
-    def __post_init__(self):
-        for name in ("latent", "blocks", "patch", "groups", "image_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
-        if not self.channels or any(c < 1 or c % self.groups for c in self.channels):
-            raise ValueError(
-                "channels must be one width a level, each a multiple of groups = "
-                f"{self.groups}, got {self.channels}"
-            )
-        if self.size < 1 or self.size % self.factor:
-            raise ValueError(
-                f"size must be a multiple of {self.factor} for patch = {self.patch} "
-                f"and {len(self.channels)} levels, got {self.size}"
-            )
-
-    @property
-    def factor(self) -> int:
-        """How many times smaller the side of the last level is than the images'."""
-        return self.patch * 2 ** (len(self.channels) - 1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of one z: (latent,), or (latent, side, side) where `spatial`."""
-        side = self.size // self.factor
-        return (self.latent, side, side) if self.spatial else (self.latent,)
+        return (self.latent, *self.last[1:]) if self.spatial else (self.latent,)
 
     def to_dict(self) -> dict:
         """Return it as what JSON can hold."""
@@ -99,8 +68,7 @@ class VAE(nn.Module):
         self.config = config = config or VAEConfig()
         widths, groups = config.channels, config.groups
         pixels = config.image_channels * config.patch**2
-        side = config.size // config.factor
-        shape = (widths[-1], side, side)  # of the last level
+        shape = config.last
 
         def residuals(width: int) -> list[nn.Module]:
             return [_Residual(width, groups) for _ in range(config.blocks)]
@@ -115,7 +83,7 @@ class VAE(nn.Module):
             leave = [_conv(widths[-1], 2 * config.latent)]
             enter = [_conv(config.latent, widths[-1])]
         else:
-            numbers = widths[-1] * side**2
+            numbers = torch.Size(shape).numel()
             leave = [nn.Flatten(), nn.Linear(numbers, 2 * config.latent)]
             enter = [nn.Linear(config.latent, numbers), nn.Unflatten(1, shape)]
         self.encoder = nn.Sequential(*down, *leave)
