@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ddpm_core.levels import Levels
+from ddpm_core.levels import Levels, Residual, conv, normalised
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d"]
@@ -174,17 +174,21 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config = config or GANConfig()
         widths, groups = config.channels, config.groups
+
+        def residuals(width: int) -> list[nn.Module]:
+            blocks = range(config.blocks)
+            return [Residual(width, normalised(width, groups)) for _ in blocks]
+
         self.label = _Labels(config.values, config.latent)
         inputs = config.latent * (2 if config.values else 1)
         layers: list[nn.Module] = [nn.Linear(inputs, _size(config.last))]
         layers += [nn.Unflatten(1, config.last)]
-        layers += [_Residual(widths[-1], groups) for _ in range(config.blocks)]
+        layers += residuals(widths[-1])
         for below, above in pairwise(widths[::-1]):
             layers += [nn.ConvTranspose2d(below, above, 4, stride=2, padding=1)]
-            layers += [_Residual(above, groups) for _ in range(config.blocks)]
+            layers += residuals(above)
         pixels = config.image_channels * config.patch**2
-        layers += [nn.GroupNorm(groups, widths[0]), nn.SiLU()]
-        layers += [nn.Conv2d(widths[0], pixels, 3, padding=1)]
+        layers += [*normalised(widths[0], groups), conv(widths[0], pixels)]
         self.layers = nn.Sequential(*layers, nn.PixelShuffle(config.patch), nn.Tanh())
 
     def forward(self, z: Latents, labels: Labels | None = None) -> Images:
@@ -205,13 +209,16 @@ class Critic(nn.Module):
         super().__init__()
         self.config = config = config or GANConfig()
         widths = config.channels
+
+        def residuals(width: int) -> list[nn.Module]:
+            return [Residual(width, nn.LeakyReLU(0.2)) for _ in range(config.blocks)]
+
         pixels = config.image_channels * config.patch**2
         layers: list[nn.Module] = [nn.PixelUnshuffle(config.patch)]
-        layers += [nn.Conv2d(pixels, widths[0], 3, padding=1)]
-        layers += [_Residual(widths[0]) for _ in range(config.blocks)]
+        layers += [conv(pixels, widths[0]), *residuals(widths[0])]
         for above, below in pairwise(widths):
             layers += [nn.LeakyReLU(0.2), nn.Conv2d(above, below, 4, 2, padding=1)]
-            layers += [_Residual(below) for _ in range(config.blocks)]
+            layers += residuals(below)
         layers += [nn.LeakyReLU(0.2), nn.Flatten()]
         layers += [nn.Linear(_size(config.last), config.channels[-1])]
         self.layers = nn.Sequential(*layers, nn.LeakyReLU(0.2))
@@ -256,20 +263,6 @@ class _Labels(nn.Module):
             raise ValueError(f"labels of shape (b, {wanted}) are needed, got {got}")
         columns = zip(self.tables, labels.T, strict=True)
         return sum(table(column) for table, column in columns)
-
-
-class _Residual(nn.Module):
-    """x + conv(activation(x)); with groups, x is normalised first."""
-
-    def __init__(self, width: int, groups: int | None = None):
-        super().__init__()
-        before = [nn.LeakyReLU(0.2)]
-        if groups is not None:
-            before = [nn.GroupNorm(groups, width), nn.SiLU()]
-        self.change = nn.Sequential(*before, nn.Conv2d(width, width, 3, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.change(x)
 
 
 def _noise(

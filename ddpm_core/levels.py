@@ -1,6 +1,8 @@
-"""The sizes that the convolutional networks of chapters 02 and 03 have in common."""
+"""What the convolutional networks of chapters 02 and 03 have in common."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,38 @@ class Levels:
         """Channels, height and width of the level with the smallest side."""
         side = self.size // self.factor
         return self.channels[-1], side, side
+
+    def to_dict(self) -> dict:
+        """Return it as what JSON can hold."""
+        items = asdict(self).items()
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in items}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Levels":
+        """Rebuild what `to_dict` gave; ValueError for fields unknown or impossible."""
+        items = values.items()
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in items})
+        except TypeError as error:
+            raise ValueError(f"not a {cls.__name__}: {error}") from error
+
+
+class Residual(nn.Module):
+    """x + conv(activation(x)): (b, width, h, w) keeps its shape."""
+
+    def __init__(self, width: int, activation: nn.Module):
+        super().__init__()
+        self.change = nn.Sequential(activation, conv(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.change(x)
+
+
+def normalised(width: int, groups: int) -> nn.Module:
+    """An activation that brings its input to size first: silu(norm(x))."""
+    return nn.Sequential(nn.GroupNorm(groups, width), nn.SiLU())
+
+
+def conv(inputs: int, outputs: int) -> nn.Module:
+    """A convolution that sees 3 by 3 positions and keeps the side."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1)

@@ -101,6 +101,18 @@ class EMA:
             average.copy_(buffer)
 
 
+def shuffled(n: int, *, passes: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """Yield the rows 0..n-1 in batches, `passes` times over, each in another order.
+
+    Each batch is full: the few rows of a pass that would not fill one are left out.
+    Chapter 07.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(passes):
+        order = torch.randperm(n, generator=generator)
+        yield from order[: n // batch * batch].split(batch)
+
+
 def warmup_cosine(
     peak: float, *, warmup: int, total: int, end: float = 0.1
 ) -> Callable[[int], float]:

@@ -1,7 +1,7 @@
 """The variational autoencoder: network, loss, samples. Chapters 02, 04 and 11."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from math import pi
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ddpm_core.levels import Levels
+from ddpm_core.levels import Levels, Residual, conv, normalised
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d *side"]
@@ -32,20 +32,6 @@ class VAEConfig(Levels):
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of one z: (latent,), or (latent, side, side) where `spatial`."""
         return (self.latent, *self.last[1:]) if self.spatial else (self.latent,)
-
-    def to_dict(self) -> dict:
-        """Return it as what JSON can hold."""
-        return {**asdict(self), "channels": list(self.channels)}
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "VAEConfig":
-        """Rebuild what `to_dict` gave; ValueError for fields unknown or missing."""
-        try:
-            return cls(**{**values, "channels": tuple(values["channels"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"not the configuration of an autoencoder: {error}"
-            ) from error
 
 
 class Encoding(NamedTuple):
@@ -71,17 +57,19 @@ class VAE(nn.Module):
         shape = config.last
 
         def residuals(width: int) -> list[nn.Module]:
-            return [_Residual(width, groups) for _ in range(config.blocks)]
+            return [
+                Residual(width, normalised(width, groups)) for _ in range(config.blocks)
+            ]
 
-        down = [nn.PixelUnshuffle(config.patch), _conv(pixels, widths[0])]
+        down = [nn.PixelUnshuffle(config.patch), conv(pixels, widths[0])]
         down += residuals(widths[0])
         for above, below in pairwise(widths):
             down += [nn.Conv2d(above, below, 4, stride=2, padding=1)]
             down += residuals(below)
-        down += [_activation(widths[-1], groups)]
+        down += [normalised(widths[-1], groups)]
         if config.spatial:
-            leave = [_conv(widths[-1], 2 * config.latent)]
-            enter = [_conv(config.latent, widths[-1])]
+            leave = [conv(widths[-1], 2 * config.latent)]
+            enter = [conv(config.latent, widths[-1])]
         else:
             numbers = torch.Size(shape).numel()
             leave = [nn.Flatten(), nn.Linear(numbers, 2 * config.latent)]
@@ -92,7 +80,7 @@ class VAE(nn.Module):
         for below, above in pairwise(widths[::-1]):
             up += [nn.ConvTranspose2d(below, above, 4, stride=2, padding=1)]
             up += residuals(above)
-        up += [_activation(widths[0], groups), _conv(widths[0], pixels)]
+        up += [normalised(widths[0], groups), conv(widths[0], pixels)]
         self.decoder = nn.Sequential(*up, nn.PixelShuffle(config.patch))
 
     def encode(self, x: Images) -> Encoding:
@@ -187,22 +175,3 @@ def sample(vae: VAE, n: int, *, generator: torch.Generator | None = None) -> Ima
         device=weight.device,
     )
     return vae.decode(z).clamp(-1, 1)
-
-
-class _Residual(nn.Module):
-    """x + conv(silu(norm(x)))."""
-
-    def __init__(self, width: int, groups: int):
-        super().__init__()
-        self.change = nn.Sequential(_activation(width, groups), _conv(width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.change(x)
-
-
-def _activation(width: int, groups: int) -> nn.Module:
-    return nn.Sequential(nn.GroupNorm(groups, width), nn.SiLU())
-
-
-def _conv(inputs: int, outputs: int) -> nn.Module:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)

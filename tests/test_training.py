@@ -10,6 +10,7 @@ from ddpm_core.training import (
     EMA,
     load_checkpoint,
     save_checkpoint,
+    shuffled,
     train,
     warmup_cosine,
 )
@@ -31,6 +32,17 @@ def batches(n, generator):
             torch.randn(8, 3, generator=generator),
             torch.randn(8, 2, generator=generator),
         )
+
+
+def test_a_pass_takes_each_row_once_in_an_order_of_its_own():
+    order = list(shuffled(10, passes=2, batch=3, seed=4))
+    assert [len(rows) for rows in order] == [3] * 6
+    first, second = torch.cat(order[:3]), torch.cat(order[3:])
+    for rows in (first, second):
+        assert len(set(rows.tolist()) & set(range(10))) == 9
+    assert first.tolist() != second.tolist()
+    again = torch.cat(list(shuffled(10, passes=2, batch=3, seed=4)))
+    assert torch.equal(again, torch.cat([first, second]))
 
 
 def test_a_step_is_that_of_plain_pytorch(generator):

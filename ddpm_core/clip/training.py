@@ -23,7 +23,7 @@ from ddpm_core.datasets.toy_cars import (
     draw_toy_cars,
     showing_any,
 )
-from ddpm_core.training import train, warmup_cosine
+from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.weights import command_line, hardware, save_weights
 
@@ -36,17 +36,6 @@ def clip_loss(net: CLIP, images: Images, tokens: Tokens) -> Tensor:
     return contrastive_loss(
         net.embed_images(images), net.embed_tokens(tokens), net.scale
     )
-
-
-def training_batches(
-    images: np.ndarray, tokens: Tokens, *, passes: int, batch: int, seed: int
-) -> Iterator[tuple[Images, Tokens]]:
-    """Yield all pairs `passes` times over, each time in another order."""
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(passes):
-        order = torch.randperm(len(images), generator=generator)
-        for rows in order[: len(order) // batch * batch].split(batch):
-            yield to_float(images[rows.numpy()]), tokens[rows]
 
 
 def found(
@@ -139,14 +128,14 @@ def main(
     images, captions = drawn.images[seen], list(np.array(drawn.captions)[seen])
     length = CLIPConfig.__dataclass_fields__["length"].default
     tokenizer = Tokenizer.of(captions, length)
+    tokens = tokenizer(captions)
     net = CLIP(CLIPConfig(tokenizer.words))
     steps = passes * (len(images) // batch)
+    order = shuffled(len(images), passes=passes, batch=batch, seed=seed)
     training = train(
         net,
         clip_loss,
-        training_batches(
-            images, tokenizer(captions), passes=passes, batch=batch, seed=seed
-        ),
+        ((to_float(images[rows.numpy()]), tokens[rows]) for rows in order),
         torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01),
         lr=warmup_cosine(lr, warmup=steps // 20, total=steps, end=0.01),
     )

@@ -1,7 +1,6 @@
 """How the KL autoencoder is trained and measured, and its card written. Chapter 11."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,7 @@ from ddpm_core.latent import (
     lpips_distance,
     perceptual_distance,
 )
-from ddpm_core.training import train, warmup_cosine
+from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.vae import VAE, VAEConfig
 from ddpm_core.weights import command_line, hardware, save_weights
@@ -45,17 +44,6 @@ def classifier_distance() -> Perceptual:
 
 
 PERCEPTUAL = {"classifier": classifier_distance, "lpips": lpips_distance}
-
-
-def training_batches(
-    images: np.ndarray, *, passes: int, batch: int, seed: int
-) -> Iterator[tuple[Images]]:
-    """Yield all images `passes` times over, each time in another order."""
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(passes):
-        order = torch.randperm(len(images), generator=generator)
-        for rows in order[: len(order) // batch * batch].split(batch):
-            yield (to_float(images[rows.numpy()]),)
 
 
 def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, object]:
@@ -124,11 +112,12 @@ def main(
         )
 
     steps = passes * (len(images) // batch)
+    order = shuffled(len(images), passes=passes, batch=batch, seed=seed)
     start = time.perf_counter()
     training = train(
         net,
         loss,
-        training_batches(images, passes=passes, batch=batch, seed=seed),
+        ((to_float(images[rows.numpy()]),) for rows in order),
         torch.optim.AdamW(net.parameters(), lr, weight_decay=0.0, fused=True),
         lr=warmup_cosine(lr, warmup=200, total=steps, end=0.01),
     )
