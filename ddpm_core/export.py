@@ -18,8 +18,8 @@ from ddpm_core.evaluation import (
     told_captions,
 )
 from ddpm_core.models import DiffusionModel, best_device, load_model
-from ddpm_core.presets import Preset
 from ddpm_core.runs import Run, read_log
+from ddpm_core.types import Images
 from ddpm_core.weights import save_weights
 
 SHOWN = 64  # samples in the card's picture
@@ -75,7 +75,8 @@ def export(
         "the same of held-out images": rounded(held_distance),
     }
     if run.preset.data == "toy-cars":
-        card["measured"] |= measure_toy_cars(samples, run.preset)
+        preset = run.preset
+        card["measured"] |= measure_toy_cars(samples, preset.size, preset.seed)
     if told and run.preset.data == "toy-cars":
         card["measured"]["prompts"] = measure_prompts(model, samples, steps, scale)
     save_weights(out, run.ema.net.state_dict(), card)
@@ -98,18 +99,22 @@ def describe(run: Run, name: str, commands: list[str]) -> dict:
     }
 
 
-def measure_toy_cars(samples, preset: Preset) -> dict:
-    """Measure samples of toy cars against as many newly drawn ones, of other seeds."""
+def measure_toy_cars(samples: Images, size: int, seed: int) -> dict:
+    """Measure samples of toy cars against as many that were never trained on.
+
+    `seed`: of the cars in training; those measured against have the next two.
+    """
     n = len(samples)
     real, more = (
-        to_float(draw_toy_cars(n, size=preset.size, seed=preset.seed + i).images)
-        for i in (1, 2)
+        to_float(draw_toy_cars(n, size=size, seed=seed + i).images) for i in (1, 2)
     )
     scores = score(classifier_extractor(), samples, real, more)
     return {"scores": str(scores), "attributes": attribute_report(samples)}
 
 
-def measure_prompts(model: DiffusionModel, samples, steps: int, scale: float) -> dict:
+def measure_prompts(
+    model: DiffusionModel, samples: Images, steps: int, scale: float
+) -> dict:
     """How well samples show what their captions asked for; also what was never seen."""
     n, seed = len(samples), model.preset.seed + 1
     report = {"scale": scale, "obeyed": obedience(samples, asked(n, seed=seed))}
@@ -175,11 +180,7 @@ With {measured["steps"]} steps of {measured["sampler"].upper()}, seed \
 - Held-out loss: {measured["held-out loss"]:.4f}.
 """
     if "scores" in measured:
-        text += f"- {measured['scores'][0].upper()}{measured['scores'][1:]}.\n"
-        text += "\n| attribute | confidence | shares |\n| --- | --- | --- |\n"
-        for name, values in measured["attributes"].items():
-            shares = ", ".join(f"{k} {v:.1%}" for k, v in list(values.items())[1:])
-            text += f"| {name} | {values['confidence']:.3f} | {shares} |\n"
+        text += toy_cars_text(measured)
     if "prompts" in measured:
         text += prompts_text(measured["prompts"])
     return f"""{text}
@@ -191,6 +192,16 @@ least; for held-out images {held["mean"]} and {held["least"]}.
 
 ![Samples above their nearest training images](nearest.png)
 """
+
+
+def toy_cars_text(measured: dict) -> str:
+    """Put into words what `measure_toy_cars` found."""
+    text = f"- {measured['scores'][0].upper()}{measured['scores'][1:]}.\n"
+    text += "\n| attribute | confidence | shares |\n| --- | --- | --- |\n"
+    for name, values in measured["attributes"].items():
+        shares = ", ".join(f"{k} {v:.1%}" for k, v in list(values.items())[1:])
+        text += f"| {name} | {values['confidence']:.3f} | {shares} |\n"
+    return text
 
 
 def prompts_text(prompts: dict) -> str:

@@ -93,9 +93,10 @@ def hardware() -> str:
 def command_line(module: str, options: Mapping[str, object]) -> str:
     """Write out the command `python -m module` that repeats a training, for its card.
 
+    `module`: its name, and after it the words that come before all options.
     `options`: all that it takes, by the name of the parameter.
     """
-    words = ["python", "-m", module]
+    words = ["python", "-m", *module.split()]
     for name, value in options.items():
         text = value.as_posix() if isinstance(value, Path) else str(value)
         words += ["--" + name.replace("_", "-"), text]

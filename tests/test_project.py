@@ -46,6 +46,8 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "evaluation": RUNS | {"metrics", "classifier"},
     "export": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "plots", "weights"},
+    "trilemma": RUNS
+    | {"levels", "vae", "gan", "weights", "metrics", "evaluation", "export"},
     "cli": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "export", "exercises"},
 }

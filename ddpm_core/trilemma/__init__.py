@@ -1,0 +1,79 @@
+"""Three kinds of generative model side by side: quality, coverage, speed. Chapter 04.
+
+A VAE, a GAN and a diffusion model of like size draw toy cars after equal training time.
+`load_contender` brings one of them, whatever its kind. `python -m ddpm_core.trilemma
+train` trains the VAE and the GAN (`training`), `ddpm train` the diffusion model;
+`python -m ddpm_core.trilemma measure` measures them all (`measuring`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_core import gan, vae
+from ddpm_core.evaluation import draw_samples, told_captions
+from ddpm_core.models import DiffusionModel, load_model
+from ddpm_core.types import Images
+from ddpm_core.weights import fit_weights, load_weights
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to draw images.
+
+    `draw(n, seed)` returns n of them, in [-1, 1]. `calls`: how often the network runs
+    for each. `parameters`: of all that was trained, also of what is not needed to draw.
+    """
+
+    name: str
+    kind: str
+    calls: int
+    parameters: int
+    draw: Callable[[int, int], Images]
+
+
+def load_contender(
+    name: str | Path, *, steps: int = 50, sampler: str = "ddim"
+) -> Contender:
+    """Load weights that ship with the book, or from a folder, as what they are.
+
+    `steps` and `sampler` are of diffusion models, the only ones that know any. Raises
+    as `load_weights` does, and ValueError for weights that do not fit their card.
+    """
+    state, card = load_weights(name)
+    kind = card.get("kind", "diffusion")
+    if kind == "vae":
+        net = vae.VAE(vae.VAEConfig.from_dict(card["config"]))
+        draw = _in_one_call(_ready(net, state, name), vae.sample)
+    elif kind == "gan":
+        net = gan.Generator(gan.GANConfig.from_dict(card["config"]))
+        draw = _in_one_call(_ready(net, state, name), gan.sample)
+    else:
+        draw = _in_steps(load_model(name), steps, sampler)
+    calls = steps if kind == "diffusion" else 1
+    return Contender(card["name"], kind, calls, card["parameters"], draw)
+
+
+def _ready(net: nn.Module, state: dict[str, Tensor], name: object) -> nn.Module:
+    fit_weights(net, state, name)
+    return net.eval().requires_grad_(False)
+
+
+def _in_one_call(net: nn.Module, sample: Callable[..., Images], chunk: int = 128):
+    def draw(n: int, seed: int) -> Images:
+        g = torch.Generator().manual_seed(seed)
+        parts = [min(chunk, n - i) for i in range(0, n, chunk)]
+        return torch.cat([sample(net, part, generator=g) for part in parts])
+
+    return draw
+
+
+def _in_steps(model: DiffusionModel, steps: int, sampler: str):
+    def draw(n: int, seed: int) -> Images:
+        told = told_captions(model, n, seed=seed, scale=1.0)
+        return draw_samples(model, n, steps=steps, sampler=sampler, seed=seed, **told)
+
+    return draw
