@@ -1,7 +1,7 @@
 """How the VAE and the GAN of chapter 04 are trained, and their cards written."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -28,14 +28,11 @@ from ddpm_core.weights import command_line, hardware, save_weights
 CRITIC_STEPS = 2
 
 Rate = Callable[[int], float]
-Batches = Iterable[tuple[Images]]
+Batches = Iterator[tuple[Images]]
 
 
-class Trained(NamedTuple):
-    """The averaged network that draws, and how many parameters were trained."""
-
-    net: nn.Module
-    parameters: int
+Trained = tuple[nn.Module, int]
+"""The averaged network that draws, and how many parameters were trained."""
 
 
 def train_vae(config: VAEConfig, batches: Batches, rate: Rate, seed: int) -> Trained:
@@ -46,7 +43,7 @@ def train_vae(config: VAEConfig, batches: Batches, rate: Rate, seed: int) -> Tra
     loss = partial(vae_loss, generator=torch.Generator().manual_seed(seed))
     for _ in training.train(net, loss, batches, optimizer, lr=rate, ema=average):
         pass
-    return Trained(average.net, count(net))
+    return average.net, count(net)
 
 
 def train_gan(config: GANConfig, batches: Batches, rate: Rate, seed: int) -> Trained:
@@ -75,7 +72,7 @@ def train_gan(config: GANConfig, batches: Batches, rate: Rate, seed: int) -> Tra
     )
     for round_ in game:
         average.update(G, round_.step - 1)
-    return Trained(average.net, count(G) + count(D))
+    return average.net, count(G) + count(D)
 
 
 class Recipe(NamedTuple):
@@ -122,11 +119,11 @@ def main(
     images = draw_toy_cars(cars, size=recipe.config.size, seed=seed).images
     steps = passes * (len(images) // batch)
     order = shuffled(len(images), passes=passes, batch=batch, seed=seed)
+    order = tqdm(order, total=steps, unit="batch", mininterval=1)
     batches = ((to_float(images[rows.numpy()]),) for rows in order)
     rate = warmup_cosine(lr, warmup=200, total=steps, end=0.02)
     start = time.perf_counter()
-    bar = tqdm(batches, total=steps, unit="batch", mininterval=1)
-    net, parameters = recipe.train(recipe.config, bar, rate, seed)
+    net, parameters = recipe.train(recipe.config, batches, rate, seed)
     card = {
         "name": out.name,
         "kind": kind,

@@ -1,0 +1,79 @@
+"""The rivals of chapter 04: trained, loaded, measured by one and the same ruler."""
+
+import json
+
+import pytest
+import torch
+
+from ddpm_core.datasets.toy_cars import ATTRIBUTES
+from ddpm_core.trilemma import Contender, load_contender, measuring, training
+from ddpm_core.weights import load_weights
+
+PARAMETERS = {"vae": 1_254_444, "gan": 1_333_937}
+
+
+@pytest.fixture(scope="module", params=["vae", "gan"])
+def trained(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("weights") / f"tiny-{request.param}"
+    training.main(request.param, out, cars=64, passes=2, batch=32, test=64)
+    return out
+
+
+def test_training_writes_weights_and_a_card(trained):
+    _, card = load_weights(trained)
+    kind = trained.name.removeprefix("tiny-")
+    assert card["kind"] == kind and card["parameters"] == PARAMETERS[kind]
+    assert card["images"] == 64 and card["images seen"] == 128
+    assert card["command"].startswith(f"python -m ddpm_core.trilemma train {kind} ")
+    assert "--passes 2 --batch 32 --lr 0.001 --seed 0 --test 64" in card["command"]
+    assert (trained / "README.md").read_text() == training.card_text(card)
+    assert (trained / "samples.png").is_file()
+
+
+def test_its_weights_draw_images_that_the_seed_fixes(trained):
+    contender = load_contender(trained)
+    images = contender.draw(130, 3)  # more than are drawn at a time
+    assert images.shape == (130, 3, 32, 32) and images.abs().max() <= 1
+    assert torch.equal(images, contender.draw(130, 3))
+    assert not torch.equal(images, contender.draw(130, 4))
+    assert contender.calls == 1
+
+
+def test_training_moves_the_weights(trained):
+    """The average of trained weights is not that of the first ones."""
+    state, card = load_weights(trained)
+    torch.manual_seed(card["seed"])
+    recipe = training.RECIPES[card["kind"]]
+    net, _ = recipe.train(recipe.config, iter(()), lambda step: 0.0, 0)
+    moved = [not torch.equal(v.half(), state[k]) for k, v in net.state_dict().items()]
+    assert sum(moved) > len(moved) / 2
+
+
+def test_diffusion_is_a_contender_too():
+    contender = load_contender("toy-cars-32", steps=2)
+    assert (contender.kind, contender.calls) == ("diffusion", 2)
+    assert contender.draw(3, 0).shape == (3, 3, 32, 32)
+
+
+def test_an_unknown_kind_is_named(tmp_path):
+    with pytest.raises(ValueError, match="unknown kind 'flow'; there is: vae, gan"):
+        training.main("flow", tmp_path / "flow")
+
+
+def test_speed_is_by_processor_time_without_the_first_batch(monkeypatch):
+    clock = iter([0.0, 9.0, 10.0, 14.0, 20.0, 22.0, 30.0, 33.0])
+    monkeypatch.setattr(measuring.time, "process_time", lambda: next(clock))
+    drawn = []
+    contender = Contender("c", "vae", 1, 1, lambda n, seed: drawn.append((n, seed)))
+    assert measuring.images_a_second(contender, repeats=3) == measuring.TIMED / 2
+    assert drawn == [(measuring.TIMED, seed) for seed in range(4)]
+
+
+def test_a_row_holds_every_measure(trained):
+    row = measuring.measure(load_contender(trained), "", n=64, seed=0)
+    assert row["calls"] == 1 and row["images a second"] > 0
+    assert (
+        row["scores"]["n"] == 64 and row["scores"]["frechet"] > row["scores"]["floor"]
+    )
+    assert row["attributes"].keys() == ATTRIBUTES.keys()
+    json.dumps(row)
