@@ -88,4 +88,5 @@ def main(
         "real": evaluation.attribute_report(real),
         "rows": rows,
     }
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(table, indent=1) + "\n")
