@@ -13,11 +13,12 @@ from math import inf, log10
 import ipywidgets
 import torch
 from ipywidgets import HTML, HBox, Layout, Stack, ToggleButtons, VBox, Widget, jslink
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ddpm_core.datasets.images import check_images, to_uint8
 from ddpm_core.diffusion import add_noise
-from ddpm_core.plots import BLUE, ORANGE, encode_png
+from ddpm_core.plots import BLUE, ORANGE, encode_png, to_png
 from ddpm_core.schedules import (
     Schedule,
     cosine_schedule,
@@ -44,8 +45,20 @@ def picture(image: Images, alt: str, *, width: int = 192) -> str:
     `width` is in pixels of the page; small images are enlarged without smoothing.
     """
     data = encode_png(Image.fromarray(to_uint8(image)[0].numpy()))
-    source = "data:image/png;base64," + base64.b64encode(data).decode()
     style = f"width:{width}px;max-width:100%;image-rendering:pixelated"
+    return _img(data, alt, style)
+
+
+def figure(fig: Figure, alt: str, *, width: int = 380) -> str:
+    """Return a figure as an HTML element of few colours, small enough to store many.
+
+    `width` is in pixels of the page, at most.
+    """
+    return _img(to_png(fig, colours=32), alt, f"width:100%;max-width:{width}px")
+
+
+def _img(png: bytes, alt: str, style: str) -> str:
+    source = "data:image/png;base64," + base64.b64encode(png).decode()
     return f'<img src="{source}" alt="{escape(alt)}" style="{style}">'
 
 

@@ -54,7 +54,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
 
 BARE = {"torch", "torchvision", "numpy", "PIL", "accelerate", "safetensors"}
 BARE |= {"jaxtyping", "tqdm", "typer"}
-ALSO = {"plots": {"matplotlib"}, "widgets": {"ipywidgets"}}
+ALSO = {"plots": {"matplotlib"}, "widgets": {"ipywidgets", "matplotlib"}}
 
 
 def modules() -> list[Path]:

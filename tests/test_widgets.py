@@ -12,7 +12,7 @@ from ipywidgets import HTML, Dropdown, Play, SelectionSlider, Stack, ToggleButto
 from ipywidgets.embed import dependency_state
 from PIL import Image
 
-from ddpm_core import widgets
+from ddpm_core import plots, widgets
 from ddpm_core.diffusion import add_noise
 from ddpm_core.schedules import cosine_schedule, linear_schedule
 
@@ -60,6 +60,14 @@ def test_picture_is_the_image_with_its_words(image):
     expected = (image[0].permute(1, 2, 0).numpy() + 1) * 127.5
     assert np.abs(decoded(html) - expected).max() < 1.0
     assert 'alt="a &quot;car&quot;"' in html
+
+
+def test_figure_is_the_drawing_with_its_words():
+    fig, ax = plots.figure(width=2, height=1)
+    ax.plot([0, 1], [0, 1])
+    html = widgets.figure(fig, "a <rising> line", width=200)
+    assert decoded(html).shape[2] == 3 and decoded(html).min() < 128
+    assert 'alt="a &lt;rising&gt; line"' in html and "max-width:200px" in html
 
 
 def test_slider_moves_frames_in_the_browser():
