@@ -150,13 +150,14 @@ def draw_samples(
     prompts: Sequence[str] | None = None,
     scale: float = 1.0,
 ) -> Images:
-    """Sample n images, some at a time, with a progress bar; the seed fixes them all.
+    """Sample n images, some at a time; the seed fixes them all.
 
-    A text model needs a prompt for each, which it follows with guidance of `scale`.
+    A terminal shows how far it is. A text model needs a prompt for each, which it
+    follows with guidance of `scale`.
     """
     g, own = torch.Generator().manual_seed(seed), None
     images = []
-    for i in tqdm(range(0, n, chunk), unit="batch", desc="sampling"):
+    for i in tqdm(range(0, n, chunk), unit="batch", desc="sampling", disable=None):
         x_T = model.noise(min(chunk, n - i), g)
         own = own or step_generator(seed, x_T.device)
         told = {}

@@ -150,6 +150,8 @@ def card_text(card: dict) -> str:
     told = "without labels or captions"
     if config.get("text"):
         told = f"with captions, which {config['text']} encodes"
+    if config.get("latent"):
+        told += f",\nin the latents of {config['latent']}"
     text = f"""# {card["name"]}
 
 A denoising U-Net of {card["parameters"]:,} parameters for images of {config["size"]}x\

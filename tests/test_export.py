@@ -14,6 +14,7 @@ from ddpm_core.latent import training as latent
 from ddpm_core.models import load_model
 from ddpm_core.presets import Preset
 from ddpm_core.runs import Run, read_log
+from ddpm_core.trilemma import training as trilemma
 from ddpm_core.unet import UNetConfig
 from ddpm_core.weights import WEIGHTS
 
@@ -83,7 +84,15 @@ def test_a_text_model_is_measured_on_its_prompts(tiny_clip, tmp_path):
     assert load_model(tmp_path / "weights").encoder.widths == (16, 16)
 
 
+def test_a_card_names_the_latents(exported):
+    card = json.loads((exported / "card.json").read_text())
+    card["config"]["latent"] = "toy-cars-autoencoder-32"
+    assert ",\nin the latents of toy-cars-autoencoder-32." in card_text(card)
+
+
 WRITERS = {
+    "vae": trilemma.card_text,
+    "gan": trilemma.card_text,
     "classifier": classifier.card_text,
     "clip": clip.card_text,
     "autoencoder": latent.card_text,

@@ -6,6 +6,7 @@ train` trains the VAE and the GAN (`training`), `ddpm train` the diffusion model
 `python -m ddpm_core.trilemma measure` measures them all (`measuring`).
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ from ddpm_core import gan, vae
 from ddpm_core.evaluation import draw_samples, told_captions
 from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.types import Images
-from ddpm_core.weights import fit_weights, load_weights
+from ddpm_core.weights import WEIGHTS, fit_weights, load_weights
+
+TABLE = WEIGHTS.parent / "results" / "trilemma.json"
+"""What `measure` found for the models that ship."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ def load_contender(
         draw = _in_steps(load_model(name), steps, sampler)
     calls = steps if kind == "diffusion" else 1
     return Contender(card["name"], kind, calls, card["parameters"], draw)
+
+
+def load_table() -> dict:
+    """Read `TABLE`: the command, the hardware, the shares of real cars, and the rows.
+
+    Each row is what `measuring.measure` returns.
+    """
+    return json.loads(TABLE.read_text())
 
 
 def _ready(net: nn.Module, state: dict[str, Tensor], name: object) -> nn.Module:

@@ -1,0 +1,232 @@
+"""Feedback for the exercises of chapter 04, the trilemma."""
+
+from math import ceil, log
+
+import torch
+
+from checks._feedback import (
+    close,
+    exercise,
+    expect,
+    expect_given,
+    random_numbers,
+    reject,
+)
+from ddpm_core import metrics
+
+
+def _number(value: object) -> float:
+    """Return the answer as a number, or end the check."""
+    expect_given(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        reject(True, f"the function must return a number, not {type(value).__name__}")
+
+
+@exercise
+def check_frechet_1d(frechet_1d):
+    """Equation (1) from two samples of numbers."""
+    a, b = 2 * random_numbers(400), 5 + 0.5 * random_numbers(300, seed=1)
+    shift = (a.mean() - b.mean()) ** 2
+    spread = (a.std() - b.std()) ** 2
+    result = _number(frechet_1d(a, b))
+    reject(
+        close(result, (shift + spread).sqrt()),
+        "that is the distance: equation (1) is its square",
+    )
+    reject(
+        close(result, shift + (a.var() - b.var()) ** 2)
+        or close(result, shift + (a.var() - b.var()).abs()),
+        "equation (1) compares standard deviations, not variances",
+    )
+    reject(close(result, shift), "two clouds of one mean can differ in their width")
+    reject(close(result, spread), "two clouds of one width can lie apart")
+    reject(
+        close(result, (a.mean() - b.mean()).abs() + (a.std() - b.std()).abs()),
+        "both differences are squared before they are added",
+    )
+    expect(
+        close(result, shift + spread, 0.02),
+        f"for these two samples equation (1) gives {shift + spread:.3f}, "
+        f"your function {result:.3f}",
+    )
+    expect(close(_number(frechet_1d(a, a)), 0.0), "of a sample to itself it must be 0")
+    library = metrics.frechet_distance(a[:, None], b[:, None])
+    expect(
+        close(result, library, 0.02),
+        f"the library says {library:.3f}, your function {result:.3f}",
+    )
+    return "both terms, a sample to itself, and the library in one dimension"
+
+
+@exercise
+def check_mean_kernel(mean_kernel):
+    """The mean of a kernel over pairs of different rows."""
+    x = random_numbers(40, 3)
+    K = (x @ x.T / 3 + 1) ** 3
+    off = (K.sum() - K.diagonal().sum()) / (40 * 39)
+    result = _number(mean_kernel(x))
+    reject(
+        close(result, K.mean()),
+        "the pairs of a point and itself are in it: they make small sets look alike",
+    )
+    reject(
+        close(result, (K.sum() - K.diagonal().sum()) / 40**2),
+        "the pairs of a point and itself are out of the sum, but you still divide by "
+        "n * n: how many pairs are left?",
+    )
+    reject(
+        close(result, K.triu(1).sum() / (40 * 39)),
+        "each pair stands in the upper triangle once: there are n (n - 1) / 2",
+    )
+    plain = (x @ x.T + 1) ** 3
+    reject(
+        close(result, (plain.sum() - plain.diagonal().sum()) / (40 * 39)),
+        "in the kernel the dot product is divided by the number of features",
+    )
+    expect(
+        close(result, off),
+        f"over the pairs of different rows the mean is {off:.4f}, yours {result:.4f}",
+    )
+    two = random_numbers(2, 3, seed=5)
+    expect(
+        close(_number(mean_kernel(two)), (two[0] @ two[1] / 3 + 1) ** 3),
+        "of two rows it must be the kernel of the one with the other",
+    )
+    return "40 rows by hand, and two rows, which make one pair"
+
+
+@exercise
+def check_frechet_of_batches(frechet_of_batches):
+    """The Frechet distance of features that come in batches."""
+    real, fake = random_numbers(240, 4), 0.5 + 1.5 * random_numbers(240, 4, seed=1)
+    whole = metrics.frechet_distance(real, fake)
+    for size in (240, 60, 24):
+        parts = real.split(size), fake.split(size)
+        result = _number(frechet_of_batches(*parts))
+        pairs = list(zip(*parts, strict=True))
+        averaged = sum(metrics.frechet_distance(*p) for p in pairs) / len(pairs)
+        reject(
+            size < 240 and close(result, averaged),
+            f"in batches of {size} you get {result:.2f}, all at once {whole:.2f}: the "
+            "mean of distances is not the distance of all",
+        )
+        reject(
+            size < 240
+            and close(result, metrics.frechet_distance(real[:size], fake[:size])),
+            "that is the distance of the first batches alone",
+        )
+        reject(
+            size < 240 and close(result, metrics.frechet_distance(*pairs[-1])),
+            "that is the distance of the last batches alone",
+        )
+        expect(
+            close(result, whole),
+            f"in batches of {size} it must be what it is all at once, {whole:.3f}, "
+            f"not {result:.3f}",
+        )
+    uneven = _number(frechet_of_batches(real.split(100), fake.split(37)))
+    expect(
+        close(uneven, whole),
+        "real and fake may come in batches of different sizes, the last ones smaller",
+    )
+    return "the same distance however the features are split"
+
+
+@exercise
+def check_precision(precision):
+    """The share of fake rows in balls of the real, by brute force."""
+    real, fake = random_numbers(60, 2), 1.4 * random_numbers(50, 2, seed=1)
+    for k in (1, 3):
+        wanted = metrics.precision_recall(real, fake, k=k)
+        result = _number(precision(real, fake, k))
+        among = torch.cdist(real, real).sort(dim=1).values
+        near = torch.cdist(fake, real)
+        reject(
+            close(result, (near <= among[:, k - 1]).any(1).double().mean()),
+            f"with k = {k} your balls are too small: the nearest point to each is "
+            "itself, at the distance 0",
+        )
+        reject(
+            close(result, wanted.recall) and not close(result, wanted.precision),
+            "that is recall: precision has the balls around the real points",
+        )
+        reject(
+            close(result, (near <= among[:, k]).double().mean()),
+            "that is the share of pairs: a fake point counts once, however many balls "
+            "hold it",
+        )
+        reject(
+            close(result, (near <= among[:, k].mean()).any(1).double().mean()),
+            "each ball has a radius of its own",
+        )
+        expect(
+            close(result, wanted.precision),
+            f"with k = {k} the precision is {wanted.precision:.3f}, not {result:.3f}",
+        )
+    expect(
+        close(_number(precision(real, real[:20], 3)), 1.0),
+        "copies of real points must have the precision 1",
+    )
+    return "k = 1 and 3, copies, and the library"
+
+
+@exercise
+def check_coverage(coverage):
+    """The share of real balls that hold a fake row."""
+    real, fake = random_numbers(60, 2), 0.4 * random_numbers(30, 2, seed=1)
+    wild = torch.cat([fake, 50 * random_numbers(4, 2, seed=2)])
+    for k in (2, 5):
+        for name, points in (("", fake), (" with four outliers", wild)):
+            wanted = metrics.density_coverage(real, points, k=k)
+            both = metrics.precision_recall(real, points, k=k)
+            result = _number(coverage(real, points, k))
+            where = f"with k = {k}{name} "
+            reject(
+                close(result, both.recall) and not close(result, wanted.coverage),
+                where + "that is recall: the balls must be those of the real points",
+            )
+            reject(
+                close(result, both.precision) and not close(result, wanted.coverage),
+                where + "that is precision: count the balls that are not empty, not "
+                "the points in them",
+            )
+            reject(
+                close(result, wanted.density) and not close(result, wanted.coverage),
+                where + "that is density: a ball counts once, however many it holds",
+            )
+            expect(
+                close(result, wanted.coverage),
+                where + f"the coverage is {wanted.coverage:.3f}, not {result:.3f}",
+            )
+    return "k = 2 and 5, and outliers, which change nothing"
+
+
+@exercise
+def check_samples_needed(samples_needed):
+    """How many samples until a missing value is no accident."""
+    for share, chance in ((0.125, 0.01), (0.02, 0.01), (0.5, 0.001)):
+        wanted = ceil(log(chance) / log(1 - share))
+        result = _number(samples_needed(share, chance))
+        where = f"for a share of {share:g} and a chance of {chance:g} "
+        reject(
+            close(result, ceil(log(1 - chance) / log(1 - share))),
+            where + "you ask for n at which the value is missing almost surely",
+        )
+        reject(
+            close(result, ceil(1 / share)),
+            where + "you return 1 / share: with so few the value is missing in one "
+            "set of three",
+        )
+        reject(
+            close(result, ceil(log(chance) / log(share))),
+            where + "you let the value turn up every time: how likely is it that one "
+            "sample is something else?",
+        )
+        reject(
+            close(result, wanted - 1) or close(result, log(chance) / log(1 - share)),
+            where + "the answer is a whole number, the first that is large enough",
+        )
+        expect(close(result, wanted), where + f"it is {wanted}, not {result:g}")
+    return "three shares, to the sample"
