@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ddpm_core.clip import CLIP, load_clip
+from ddpm_core.clip.published import PREFIX, PublishedCLIP, load_published_clip
 from ddpm_core.conditioning import clipped, guided_together, join
 from ddpm_core.diffusion import make_denoiser
 from ddpm_core.latent import LatentScaler, load_latent
@@ -26,6 +27,9 @@ from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, Images, Samples
 from ddpm_core.unet import UNet
 from ddpm_core.weights import fit_weights, load_weights
+
+TextEncoder = CLIP | PublishedCLIP
+"""What turns prompts into conditions: `encode`, and the `widths` of what it gives."""
 
 SAMPLERS: dict[str, Callable[[Schedule], Step]] = {
     "ddim": lambda schedule: partial(ddim_step, schedule),
@@ -46,7 +50,7 @@ class DiffusionModel:
 
     net: nn.Module
     preset: Preset
-    encoder: CLIP | None = None
+    encoder: TextEncoder | None = None
     latent: LatentScaler | None = None
 
     def __post_init__(self):
@@ -141,15 +145,16 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Diffusio
     return DiffusionModel(net, preset, *parts)
 
 
-def load_text_encoder(preset: Preset, device: str | torch.device) -> CLIP | None:
+def load_text_encoder(preset: Preset, device: str | torch.device) -> TextEncoder | None:
     """Load what turns prompts into conditions for this preset; None if it has none.
 
-    Raises as `load_clip` does, and ValueError for an encoder that does not fit the
-    preset's network.
+    Raises as `load_clip` and `load_published_clip` do, and ValueError for an encoder
+    that does not fit the preset's network.
     """
     if not preset.text:
         return None
-    encoder = load_clip(preset.text, device)
+    published = preset.text.startswith(PREFIX)
+    encoder = (load_published_clip if published else load_clip)(preset.text, device)
     wanted = (preset.unet.pooled, preset.unet.context)
     if encoder.widths != wanted:
         raise ValueError(

@@ -38,7 +38,11 @@ class Preset:
     )
 
     text: str = field(
-        default="", metadata={"help": "weights of the text encoder; empty: no captions"}
+        default="",
+        metadata={
+            "help": "weights of the text encoder, or open_clip:ARCHITECTURE/WEIGHTS; "
+            "empty: no captions"
+        },
     )
     drop: float = field(
         default=0.1, metadata={"help": "share of captions dropped in training"}
