@@ -239,7 +239,7 @@ def evaluate(
         str, typer.Option(help="ddim, ancestral or dpm-solver++")
     ] = "ddim",
     features: Annotated[
-        str, typer.Option(help="classifier or inception")
+        str, typer.Option(help="classifier (toy cars), imagenet or inception")
     ] = "classifier",
     data: Annotated[
         str | None, typer.Option(help="'toy-cars' or a packed folder")
@@ -255,7 +255,8 @@ def evaluate(
     data = data or model.preset.data
     if features == "classifier" and data != "toy-cars":
         raise ValueError(
-            f"the classifier knows toy cars, not {data}: choose --features inception"
+            f"the classifier knows toy cars, not {data}: choose --features "
+            "imagenet or inception"
         )
     real = evaluation.real_images(data, model.preset, 2 * n, seed + 1)
     told = evaluation.told_captions(model, n, seed=seed + 1, scale=scale)

