@@ -9,6 +9,7 @@ import sys
 from dataclasses import MISSING, fields
 from itertools import cycle, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, get_origin
 
 import typer
@@ -100,6 +101,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="folder of the run")] = None,
     resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
     tensorboard: Annotated[bool, typer.Option(help="for TensorBoard too")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="only say what it would take here")
+    ] = False,
     **options,
 ) -> None:
     """Train a model from a preset; every field of it can be changed.
@@ -110,6 +114,13 @@ def train(
     from ddpm_core import presets, runs
 
     chosen = presets.preset(preset).replace(**changed_fields(options))
+    if estimate:
+        with TemporaryDirectory() as folder:
+            run = runs.Run(Path(folder), chosen)
+            told = runs.estimate(run)
+        if run.main:
+            typer.echo(f"{run.hardware()}: {told}")
+        return
     out = out or Path("data/runs") / preset
     run = runs.Run(out, chosen, resume=resume)
     if tensorboard and run.main:

@@ -113,7 +113,7 @@ class Run:
         if self.main:
             self.files.trim_log(self.step)
         since, losses, norms = time.perf_counter(), [], []
-        for done in self._steps():
+        for done in self.take_steps():
             self.step = done.step
             losses.append(done.loss)
             norms.append(done.grad_norm)
@@ -146,7 +146,8 @@ class Run:
                 self._save()
             since += time.perf_counter() - paused  # only training counts
 
-    def _steps(self) -> Iterator[training.TrainStep]:
+    def take_steps(self) -> Iterator[training.TrainStep]:
+        """Train and yield after each step; nothing is logged, nothing saved."""
         preset, schedule = self.preset, self.preset.make_schedule()
         schedule = schedule.to(self.accelerator.device)
         net = torch.compile(self.net) if preset.compile else self.net
