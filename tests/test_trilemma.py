@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from ddpm_core import trilemma
 from ddpm_core.datasets.toy_cars import ATTRIBUTES
 from ddpm_core.trilemma import Contender, load_contender, measuring, training
 from ddpm_core.weights import load_weights
@@ -77,3 +78,18 @@ def test_a_row_holds_every_measure(trained):
     )
     assert row["attributes"].keys() == ATTRIBUTES.keys()
     json.dumps(row)
+
+
+def test_a_table_is_measured_and_read_back(trained, tmp_path, monkeypatch):
+    tables = {"tiny": {str(trained): (("", (1,)),)}}
+    monkeypatch.setattr(measuring, "TABLES", tables)
+    monkeypatch.setattr(trilemma, "RESULTS", tmp_path)
+    measuring.main("tiny", tmp_path / "tiny.json", n=64)
+    found = trilemma.load_table("tiny")
+    assert found["command"].startswith(
+        "python -m ddpm_core.trilemma measure tiny --out"
+    )
+    assert [row["name"] for row in found["rows"]] == [trained.name]
+    assert found["real"].keys() == ATTRIBUTES.keys()
+    with pytest.raises(ValueError, match="unknown table 'other'; there is: tiny"):
+        measuring.main("other", tmp_path / "other.json")

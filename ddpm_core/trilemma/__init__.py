@@ -3,7 +3,8 @@
 A VAE, a GAN and a diffusion model of like size draw toy cars after equal training time.
 `load_contender` brings one of them, whatever its kind. `python -m ddpm_core.trilemma
 train` trains the VAE and the GAN (`training`), `ddpm train` the diffusion model;
-`python -m ddpm_core.trilemma measure` measures them all (`measuring`).
+`python -m ddpm_core.trilemma measure` measures models side by side (`measuring`), also
+for chapter 11.
 """
 
 import json
@@ -20,8 +21,8 @@ from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.types import Images
 from ddpm_core.weights import WEIGHTS, fit_weights, load_weights
 
-TABLE = WEIGHTS.parent / "results" / "trilemma.json"
-"""What `measure` found for the models that ship."""
+RESULTS = WEIGHTS.parent / "results"
+"""Where the tables lie that were measured with the models that ship."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ def load_contender(
     return Contender(card["name"], kind, calls, card["parameters"], draw)
 
 
-def load_table() -> dict:
-    """Read `TABLE`: the command, the hardware, the shares of real cars, and the rows.
+def load_table(name: str = "trilemma") -> dict:
+    """Read a measured table: its command, its hardware, shares of real cars, rows.
 
     Each row is what `measuring.measure` returns.
     """
-    return json.loads(TABLE.read_text())
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def _ready(net: nn.Module, state: dict[str, Tensor], name: object) -> nn.Module:

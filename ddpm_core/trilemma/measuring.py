@@ -1,4 +1,4 @@
-"""Measures all contenders of chapter 04 alike, and writes down what was found."""
+"""Measures models of any kind alike, and writes down what was found."""
 
 import json
 import time
@@ -13,28 +13,40 @@ import typer
 from ddpm_core import evaluation
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.toy_cars import draw_toy_cars
+from ddpm_core.presets import one_of
 from ddpm_core.trilemma import Contender, load_contender
 from ddpm_core.weights import command_line, hardware
 
 TIMED = 64  # images in a batch whose drawing is timed
 
-RULES = {"ddim": (1, 2, 4, 8, 16, 32, 64), "dpm-solver++": (4, 8, 16)}
+DDIM = ("ddim", (1, 2, 4, 8, 16, 32, 64))
+DPM = ("dpm-solver++", (4, 8, 16))
+
+TABLES: dict[str, dict[str, tuple]] = {
+    "trilemma": {
+        "toy-cars-vae-32": (("", (1,)),),
+        "toy-cars-gan-32": (("", (1,)),),
+        "toy-cars-short-32": (DDIM, DPM),
+        "toy-cars-32": (DPM,),
+        "toy-cars-text-latent-32": (DPM,),
+    },
+    "latents": {
+        "toy-cars-text-32": (("ddim", (4, 8, 16, 32)),),
+        "toy-cars-text-latent-32": (("ddim", (4, 8, 16, 32)),),
+    },
+}
+"""For each table whom it compares: samplers, and the steps that each of them takes.
+
+`trilemma` is that of chapter 04, `latents` that of chapter 11.
+"""
 
 
-def contenders() -> Iterator[tuple[str, Contender]]:
-    """Yield (sampler, contender): the three rivals, then what moves diffusion."""
-    for name in ("toy-cars-vae-32", "toy-cars-gan-32"):
-        yield "", load_contender(name)
-    for sampler, counts in RULES.items():
-        for steps in counts:
-            yield (
-                sampler,
-                load_contender("toy-cars-short-32", steps=steps, sampler=sampler),
-            )
-    for name in ("toy-cars-32", "toy-cars-text-latent-32"):
-        for steps in RULES["dpm-solver++"]:
-            sampler = "dpm-solver++"
-            yield sampler, load_contender(name, steps=steps, sampler=sampler)
+def contenders(table: str) -> Iterator[tuple[str, Contender]]:
+    """Yield (sampler, contender) for each row of a table."""
+    for name, rules in TABLES[one_of("table", table, TABLES)].items():
+        for sampler, counts in rules:
+            for steps in counts:
+                yield sampler, load_contender(name, steps=steps, sampler=sampler)
 
 
 def images_a_second(contender: Contender, repeats: int = 3) -> float:
@@ -70,23 +82,24 @@ def measure(contender: Contender, sampler: str, *, n: int, seed: int) -> dict:
 
 
 def main(
+    table: Annotated[str, typer.Argument(help=", ".join(TABLES))],
     out: Annotated[Path, typer.Option(help="JSON file to write")],
     n: Annotated[int, typer.Option(help="samples of each contender")] = 2_000,
     seed: Annotated[int, typer.Option(help="seed of the samples")] = 0,
 ) -> None:
-    """Measure all contenders on one core and write a table of them."""
-    options = dict(locals())
+    """Measure the contenders of a table on one core and write it."""
+    options = {"out": out, "n": n, "seed": seed}
     torch.set_num_threads(1)
     rows = []
-    for sampler, contender in contenders():
+    for sampler, contender in contenders(table):
         rows.append(measure(contender, sampler, n=n, seed=seed))
         print(rows[-1]["name"], sampler, rows[-1]["calls"], rows[-1]["scores"])
     real = to_float(draw_toy_cars(n, seed=seed + 1).images)
-    table = {
-        "command": command_line("ddpm_core.trilemma measure", options),
+    found = {
+        "command": command_line(f"ddpm_core.trilemma measure {table}", options),
         "hardware": hardware(),
         "real": evaluation.attribute_report(real),
         "rows": rows,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(table, indent=1) + "\n")
+    out.write_text(json.dumps(found, indent=1) + "\n")
