@@ -31,32 +31,24 @@ def check_compression(compression):
     """Positions and values of a few autoencoders."""
     for size, f, c in ((512, 8, 4), (256, 4, 3), (512, 8, 16), (32, 4, 4)):
         positions, values = _pair(compression(size, f, c), "positions and values")
+        right = close(positions, f * f), close(values, 3 * f * f / c)
         where = f"for size = {size}, f = {f}, c = {c} "
         reject(
-            close(positions, f) and f != f * f,
+            not right[0] and close(positions, f),
             where + "the side shrinks f times; positions lie on a square",
         )
         reject(
-            close(values, f * f) and c != 3,
-            where + "you forget the channels: 3 before, c after",
-        )
-        reject(
-            close(values, f * f / c),
-            where + "pixels have 3 channels each, which is part of the saving",
-        )
-        reject(
-            close(values, c * f * f / 3) and c != 3,
-            where + "channels are upside down: more channels save less",
-        )
-        reject(
-            close(positions, 3 * f * f / c) and close(values, f * f),
+            not any(right) and close(positions, 3 * f * f / c),
             where + "positions come first, then values",
         )
-        expect(close(positions, f * f), where + f"positions are {f * f} times fewer")
-        expect(
-            close(values, 3 * f * f / c),
-            where + f"values are {3 * f * f / c:g} times fewer",
-        )
+        for mistake, hint in (
+            (f * f, "you forget the channels: 3 before, c after"),
+            (f * f / c, "pixels have 3 channels each, which is part of the saving"),
+            (c * f * f / 3, "channels are upside down: more channels save less"),
+        ):
+            reject(not right[1] and close(values, mistake), where + hint)
+        expect(right[0], where + f"positions are {f * f} times fewer")
+        expect(right[1], where + f"values are {3 * f * f / c:g} times fewer")
     return "Stable Diffusion 1 and 3, the first latent models, and ours"
 
 

@@ -17,6 +17,7 @@ WRONG = {
         (lambda s, f, c: (f * f, f * f), "you forget the channels"),
         (lambda s, f, c: (f * f, f * f / c), "3 channels each"),
         (lambda s, f, c: (f * f, c * f * f / 3), "upside down"),
+        (lambda s, f, c: (3 * f * f / c, f * f), "positions come first"),
         (lambda s, f, c: 3 * f * f / c, "return two things"),
         (lambda s, f, c: (f * f, 20), "times fewer"),
     ],
