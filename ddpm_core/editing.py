@@ -28,9 +28,7 @@ def replacing(schedule: Schedule, step: Step, x0: Samples, keep: Tensor) -> Step
     is not of booleans. Chapter 12.
     """
     if keep.dtype != torch.bool:
-        raise ValueError(
-            f"keep must be of booleans, true where known, got {keep.dtype}"
-        )
+        raise ValueError(f"keep must be of booleans, got {keep.dtype}")
 
     def replaced(x: Tensor, x0_hat: Tensor, t: int, u: int, noise: Tensor) -> Tensor:
         when = torch.full((len(x),), u, device=x.device)
@@ -51,9 +49,9 @@ def resampling(
     """Make each step `rounds` times, and noise its result back to t in between.
 
     x_t = sqrt(ab_t / ab_u) x_u + sqrt(1 - ab_t / ab_u) noise, Lugmayr et al. 2022
-    (RePaint), algorithm 1, with jumps of one step. Around `replacing` the two parts come
-    to agree. Costs `rounds` calls of `denoise` a step, but one for the step to 0. Raises
-    ValueError for rounds below 1. Chapter 12.
+    (RePaint), algorithm 1, with jumps of one step. Around `replacing` the two parts
+    come to agree. Costs `rounds` calls of `denoise` a step, but one for the step to 0.
+    Raises ValueError for rounds below 1. Chapter 12.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
@@ -88,9 +86,9 @@ def invert(
 
     `times` fall to 0, as those of the way back, and are read from their end. A step up
     solves x_u = sqrt(ab_u) x0_hat + sqrt(1 - ab_u) eps_hat for x_t, with both estimates
-    made at (x_u, t), for x_t is not known yet: Song et al. 2021 (DDIM), section 4.3.
+    made at (x_u, t), for x_t is not known yet: Song et al. 2021 (DDIM), eq. (14).
     More `rounds` put the x_t just found in its place, a fixed-point iteration: Pan et
-    al. 2023, section 3. Yields the state at each time; its x0_hat is that of the step
+    al. 2023 (AIDI). Yields the state at each time; its x0_hat is that of the step
     which led there. Raises ValueError for rounds below 1 and times that do not fall to
     0. Chapter 12.
     """
@@ -118,7 +116,7 @@ def slerp(x: Samples, y: Samples, f: float) -> Samples:
     """Go the share f of the way from x to y on an arc, not on the chord.
 
     (sin((1 - f) w) x + sin(f w) y) / sin w, with w the angle of each pair: Song et al.
-    2021 (DDIM), appendix D.5. Between noises it keeps their length, hence their law.
+    2021 (DDIM), appendix. Between noises it keeps their length, hence their law.
     Pairs of one direction go straight. Chapters 09 and 12.
     """
     shape = (-1,) + (1,) * (x.ndim - 1)

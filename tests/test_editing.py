@@ -56,7 +56,7 @@ def test_one_round_of_resampling_is_the_step():
 
 
 def test_resampling_keeps_the_marginal():
-    """Up and down again with the exact posterior of a point leaves q(x_u | x0) alone."""
+    """Up and down again with the posterior of a point leaves q(x_u | x0) alone."""
     step = partial(ancestral_step, SCHEDULE, variance=posterior_variance)
     point = torch.full((5000, 1), 0.7, **FLOAT)
     generator = torch.Generator().manual_seed(2)
