@@ -88,7 +88,7 @@ def check_seam(seam):
     ).mean()
     reject(
         close(value, every),
-        "these are all neighbours: only pairs of which one is known",
+        "these are all neighbours: take pairs of which one is known",
     )
     reject(close(value, 0.0), "steps up and down cancel: take their size")
     expect(close(value, right), f"on random pixels it must be {right:.3f}")
