@@ -24,6 +24,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "schedules": set(),
     "diffusion": {"schedules"},
     "samplers": {"schedules"},
+    "editing": {"schedules", "diffusion", "samplers"},
     "conditioning": set(),
     "attention": set(),
     "unet": {"attention"},

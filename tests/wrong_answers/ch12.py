@@ -1,0 +1,55 @@
+"""Wrong answers to the exercises of chapter 12, and the hints that they must get."""
+
+import torch
+
+WRONG = {
+    "check_start": [
+        (lambda x, ab, e: x + (1 - ab) ** 0.5 * e, "keeps its full strength"),
+        (lambda x, ab, e: ab * x + (1 - ab) * e, "values by its root"),
+        (lambda x, ab, e: (1 - ab) ** 0.5 * x + ab**0.5 * e, "changed places"),
+        (lambda x, ab, e: x, "not x_t of equation (1)"),
+        (lambda x, ab, e: None, "`return` missing"),
+    ],
+    "check_put_back": [
+        (lambda u, x, k, ab, e: torch.where(k, x, u), "noise it to u"),
+        (lambda u, x, k, ab, e: torch.where(k, u, _noised(x, ab, e)), "upside down"),
+        (lambda u, x, k, ab, e: _noised(x, ab, e), "what was drawn is lost"),
+        (lambda u, x, k, ab, e: u, "not equation (2)"),
+    ],
+    "check_seam": [
+        (lambda x, k: _rows(x, k).mean(), "above each other only"),
+        (lambda x, k: _rows(x.mT, k.T).mean(), "beside each other only"),
+        (lambda x, k: _all(x).mean(), "these are all neighbours"),
+        (lambda x, k: torch.zeros(()), "cancel"),
+        (lambda x, k: _rows(x, k), "one number"),
+        (lambda x, k: x.std(), "on random pixels"),
+    ],
+    "check_renoise": [
+        (lambda x, t, u, e: _noised(x, t, e), "x_u is noisy already"),
+        (lambda x, t, u, e: t / u * x + (1 - t / u) * e, "values by its root"),
+        (lambda x, t, u, e: x + (1 - t / u) ** 0.5 * e, "must shrink"),
+        (lambda x, t, u, e: x, "the variance in all 1"),
+    ],
+    "check_step_up": [
+        (lambda x, e, u, t: _noised(x, t, e), "for a clean picture"),
+        (
+            lambda x, e, u, t: _noised((x - (1 - t) ** 0.5 * e) / t**0.5, u, e),
+            "goes down",
+        ),
+        (lambda x, e, u, t: _noised(x, t / u, e), "one and the same"),
+        (lambda x, e, u, t: x, "hit x_t exactly"),
+    ],
+}
+
+
+def _noised(x, ab, eps):
+    return ab**0.5 * x + (1 - ab) ** 0.5 * eps
+
+
+def _rows(x, keep):
+    return (x[..., 1:, :] - x[..., :-1, :]).abs()[..., keep[1:] != keep[:-1]]
+
+
+def _all(x):
+    down, right = x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+    return torch.cat([down.abs().flatten(), right.abs().flatten()])
