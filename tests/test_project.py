@@ -46,6 +46,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "evaluation": RUNS | {"metrics", "classifier"},
     "export": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "plots", "weights"},
+    "browser": {"models", "clip", "weights", "datasets", "cli"},
     "cli": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "export", "exercises"},
 }
