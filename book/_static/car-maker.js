@@ -103,7 +103,7 @@ async function loadSettings() {
 
 async function loadNetworks() {
   const ort = await import(new URL("onnxruntime/ort.wasm.bundle.min.mjs", BESIDE));
-  ort.env.wasm.wasmPaths = new URL("onnxruntime/", BESIDE).href;
+  ort.env.wasm.wasmPaths = { wasm: new URL("onnxruntime/ort-wasm-simd-threaded.wasm", BESIDE).href };
   ort.env.wasm.numThreads = 1; // more would need headers that few servers send
   const open = async (name) => {
     const response = await fetch(new URL(`model/${name}.onnx`, BESIDE), { cache: "no-cache" });
