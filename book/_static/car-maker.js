@@ -161,7 +161,7 @@ function openMaker(place, settings) {
   for (const [name, values] of Object.entries(settings.choices))
     field[name].replaceChildren(...values.map((value) => new Option(value)));
   field.scale.value = settings.guidance;
-  let networks, running = false;
+  let networks, told, running = false;
   form.states = [];
 
   const say = (text, wrong = false) => {
@@ -179,7 +179,7 @@ function openMaker(place, settings) {
     drawImage(clean, x0);
     field.at.value = `t = ${t}`;
     state.setAttribute("aria-label", `the state at t = ${t}`);
-    clean.setAttribute("aria-label", `the clean car seen at t = ${t}: ${form.prompt}`);
+    clean.setAttribute("aria-label", `the clean car seen at t = ${t}: ${told}`);
   };
   const noise = () =>
     Float32Array.from(gaussians(channels * height * width, field.seed.valueAsNumber));
@@ -196,9 +196,9 @@ function openMaker(place, settings) {
         networks = { ...(await loadNetworks()), settings };
       }
       form.states = [];
-      form.prompt = prompt || "any car";
+      told = prompt || "any car";
       field.step.max = steps;
-      say(`Drawing ${form.prompt} …`);
+      say(`Drawing ${told} …`);
       const start = performance.now();
       for await (const reached of sampleCar(networks, prompt, scale, steps, noise())) {
         field.step.value = form.states.push(reached) - 1;
@@ -206,7 +206,7 @@ function openMaker(place, settings) {
         await new Promise((done) => setTimeout(done)); // let the page be painted
       }
       const seconds = ((performance.now() - start) / 1000).toFixed(1);
-      say(`Drew ${form.prompt} in ${seconds} s: ${steps} step${steps > 1 ? "s" : ""}, guidance ${scale}.`);
+      say(`Drew ${told} in ${seconds} s: ${steps} step${steps > 1 ? "s" : ""}, guidance ${scale}.`);
     } catch (error) {
       say(error.message, true);
     }
