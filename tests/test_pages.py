@@ -21,7 +21,9 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 
 from ddpm_core import schedules
+from ddpm_core.clip.tokens import Tokenizer
 from ddpm_core.datasets import draw_toy_cars, to_float
+from ddpm_core.models import load_model
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 
@@ -436,3 +438,69 @@ def test_laboratory_says_what_it_cannot_compute(laboratory, fields, complaint):
     form, change = laboratory
     change(fields)
     assert complaint in form.query_selector(".said.is-wrong").inner_text()
+
+
+# A car out of noise -----------------------------------------------------------------
+
+
+@pytest.fixture
+def maker(reader):
+    """The reader of the page that draws cars, its form, and a function that draws."""
+    read = reader("light")
+    page = read.open("book/browser")
+    form = page.wait_for_selector("form.maker")
+
+    def draw(**fields: str) -> str:
+        for name, value in fields.items():
+            form.query_selector(f"[name={name}]").fill(value)
+        form.query_selector("[name=draw]").click()
+        page.wait_for_function("() => !document.querySelector('[name=draw]').disabled")
+        return form.query_selector(".said").inner_text()
+
+    return read, form, draw
+
+
+@pytest.mark.parametrize(
+    ("prompt", "scale", "steps"),
+    [("a red van by day", 1.5, 20), ("an orange suv in snow", 4, 7), ("", 1, 3)],
+)
+def test_page_draws_the_librarys_car_from_the_same_noise(maker, prompt, scale, steps):
+    read, form, draw = maker
+    said = draw(prompt=prompt, scale=str(scale), steps=str(steps), seed="7")
+    assert said.startswith("Drew ") and read.complaints == []
+    seconds = float(re.search(r"in ([\d.]+) s", said)[1])
+    print(f"{steps} steps in the browser: {seconds} s")
+    assert seconds < 60  # far from it: this finds a page that hangs
+    states = form.evaluate(
+        "form => form.states.map(({ t, x, x0 }) => [t, [...x], [...x0]])"
+    )
+    model = load_model("toy-cars-text-32")
+    x_T = torch.tensor(states[0][1]).view(1, 3, 32, 32)
+    wanted = list(model.sample(x_T, steps, prompts=[prompt], scale=scale))
+    assert [t for t, _, _ in states] == [state.t for state in wanted]
+    for (_, x, x0), state in zip(states, wanted, strict=True):
+        for got, want in ((x, state.x), (x0, state.x0_hat)):
+            got = torch.tensor(got).view(1, 3, 32, 32)
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-3)
+            print(f"largest difference {(got - want).abs().max():.1e}")
+    slider = form.query_selector("[name=step]")
+    slider.focus()
+    slider.press("Home")
+    assert form.query_selector("[name=at]").inner_text() == "t = 1000"
+
+
+@pytest.mark.parametrize("word", ["vann", "grey", "zzz", "truk"])
+def test_page_names_the_nearest_words_as_the_library_does(maker, word):
+    _, form, draw = maker
+    words = form.evaluate("() => loadSettings().then(settings => settings.words)")
+    with pytest.raises(ValueError) as error:
+        Tokenizer(tuple(words), 16)([f"a {word}"])
+    advice = str(error.value).split(": ", 1)[1]
+    said = draw(prompt=f"a {word}")
+    assert said == f"Unknown word “{word}”: {advice}"
+
+
+def test_page_opened_from_its_file_says_what_to_do(browser):
+    page = browser.new_page()
+    page.goto((HTML / "book" / "browser.html").as_uri())
+    assert "make serve" in page.wait_for_selector(".car-maker p").inner_text()

@@ -49,6 +49,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     | {"runs", "metrics", "classifier", "evaluation", "plots", "weights"},
     "trilemma": RUNS
     | {"levels", "vae", "gan", "weights", "metrics", "evaluation", "export"},
+    "browser": {"models", "clip", "datasets", "cli"},
     "cli": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "export", "exercises"},
 }

@@ -1,4 +1,4 @@
-"""Sphinx extension: the book carries MathJax and the widgets' script itself.
+"""Sphinx extension: the book carries MathJax and other foreign scripts itself.
 
 npm fetches both once, into book/_vendor, which is not committed. Where they cannot be
 fetched the pages use the public copies that Sphinx and MyST-NB name by default, and the
@@ -34,6 +34,11 @@ PACKAGES = {
     "widgets": Package(
         "@jupyter-widgets/html-manager@1.0.15", "package/dist", r"embed\.js|\w+\.woff2"
     ),
+    "onnxruntime": Package(
+        "onnxruntime-web@1.30.0",
+        "package/dist",
+        r"ort\.wasm\.bundle\.min\.mjs|ort-wasm-simd-threaded\.wasm",
+    ),
 }
 
 
@@ -67,8 +72,9 @@ def use_own_copies(app, config) -> None:
                 fetch(name, package)
     except (OSError, subprocess.CalledProcessError) as error:
         print(
-            f"MathJax and the widgets' script could not be fetched ({error}). The book "
-            "is built all the same, but its formulas and sliders need a network.",
+            f"MathJax and other scripts could not be fetched ({error}). The book is "
+            "built all the same, but its formulas and sliders need a network, and "
+            "the page that draws cars by itself cannot do so.",
             file=sys.stderr,
         )
         return

@@ -1,0 +1,50 @@
+"""Sphinx extension: the text model as files for the page that draws cars by itself.
+
+They are made from the weights in the repository, and made anew only when these or the
+code have changed; they lie beside what npm fetches, and are not committed.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from offline import VENDOR
+
+MODEL = "toy-cars-text-32"
+ROOT = Path(__file__).parents[2]
+
+
+def ingredients() -> dict[str, str]:
+    """The hashes of what the files are made from: two sets of weights, and the code."""
+
+    def card(name: str) -> dict:
+        folder = ROOT / "data" / "weights" / name
+        return json.loads((folder / "card.json").read_text())
+
+    code = (ROOT / "ddpm_core" / "browser.py").read_bytes()
+    unet = card(MODEL)
+    text = card(unet["config"]["text"])
+    return {
+        "unet": unet["sha256"],
+        "text": text["sha256"],
+        "code": hashlib.sha256(code).hexdigest(),
+    }
+
+
+def make_files(app, config) -> None:
+    """Export the model if its files are missing or old, then let the pages use them."""
+    folder = VENDOR / "model"
+    stamp, wanted = folder / "made_from.json", ingredients()
+    if not stamp.is_file() or json.loads(stamp.read_text()) != wanted:
+        from ddpm_core.browser import export_for_browser  # torch takes seconds to load
+
+        export_for_browser(MODEL, folder)
+        stamp.write_text(json.dumps(wanted))  # last: it says that all is there
+    if str(VENDOR) not in config.html_static_path:
+        config.html_static_path.append(str(VENDOR))
+
+
+def setup(app) -> dict:
+    """Register the extension with Sphinx."""
+    app.connect("config-inited", make_files)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,248 @@
+// The text model of chapter 10, run in the page: DDIM with guidance, watched step by step.
+// ddpm_core.browser wrote its files; a test compares every step with the library's.
+
+const BESIDE = new URL(".", document.currentScript.src);
+
+// Words ------------------------------------------------------------------------------------
+
+// The length of what two words share, as Python's difflib counts it: the longest common part,
+// and then what is shared to the left and to the right of it.
+function shared(a, b) {
+  let [size, i, j] = [0, 0, 0];
+  for (let p = 0; p < a.length; p++)
+    for (let q = 0; q < b.length; q++) {
+      let n = 0;
+      while (p + n < a.length && a[p + n] === b[q + n]) n++;
+      if (n > size) [size, i, j] = [n, p, q];
+    }
+  if (!size) return 0;
+  return size + shared(a.slice(0, i), b.slice(0, j)) + shared(a.slice(i + size), b.slice(j + size));
+}
+
+function nearest(word, words) {
+  const likeness = (known) => (2 * shared(known, word)) / (known.length + word.length);
+  return words
+    .filter((known) => likeness(known) >= 0.5)
+    .sort((a, b) => likeness(b) - likeness(a))
+    .slice(0, 3);
+}
+
+function tokenize(prompt, { words, length, tokens }) {
+  const said = prompt.toLowerCase().match(/[\p{L}\p{N}_']+/gu) ?? [];
+  if (said.length > length - 2)
+    throw new Error(`The prompt has ${said.length} words, at most ${length - 2} fit.`);
+  const numbers = said.map((word) => {
+    if (words.includes(word)) return tokens.first + words.indexOf(word);
+    const near = nearest(word, words);
+    const known = near.length ? `do you mean ${near.join(" or ")}?` : "none is like it.";
+    throw new Error(`Unknown word “${word}”: ${known} All words: ${words.join(", ")}`);
+  });
+  const row = [tokens.begin, ...numbers, tokens.end];
+  return [...row, ...Array(length - row.length).fill(tokens.pad)];
+}
+
+// The sampler --------------------------------------------------------------------------------
+
+// Evenly spaced from T to 0; Python rounds a half to the even number.
+const spacedTimes = (T, steps) =>
+  Array.from({ length: steps + 1 }, (_, i) => {
+    const time = (T * (steps - i)) / steps;
+    const floor = Math.floor(time);
+    return time - floor === 0.5 ? floor + (floor % 2) : Math.round(time);
+  });
+
+const TO_CLEAN = {
+  eps: (x, out, a, s) => (x - s * out) / a,
+  x0: (x, out) => out,
+  v: (x, out, a, s) => a * x - s * out,
+};
+
+function ddimStep(x, x0, alphaBar_t, alphaBar_u) {
+  const [a_t, s_t] = [Math.sqrt(alphaBar_t), Math.sqrt(1 - alphaBar_t)];
+  const [a_u, s_u] = [Math.sqrt(alphaBar_u), Math.sqrt(1 - alphaBar_u)];
+  const eps = x.map((v, i) => (v - a_t * x0[i]) / s_t);
+  return x0.map((v, i) => a_u * v + s_u * eps[i]);
+}
+
+// Yields { t, x, x0 } at each time, as ddpm_core.samplers.sample does; at t = 0 x0 is x.
+async function* sampleCar({ ort, text, unet, settings }, prompt, scale, steps, x) {
+  const { alpha_bar: alphaBar, target, shape, length } = settings;
+  const rows = [...tokenize(prompt, settings), ...tokenize("", settings)];
+  const tokens = new ort.Tensor("int64", BigInt64Array.from(rows, BigInt), [2, length]);
+  const condition = await text.run({ tokens });
+  const times = spacedTimes(alphaBar.length - 1, steps);
+  for (let k = 0; k < steps; k++) {
+    const [t, u] = [times[k], times[k + 1]];
+    const both = new Float32Array(2 * x.length);
+    both.set(x);
+    both.set(x, x.length);
+    const { predicted } = await unet.run({
+      x_t: new ort.Tensor("float32", both, [2, ...shape]),
+      t: new ort.Tensor("int64", BigInt64Array.of(BigInt(t), BigInt(t)), [2]),
+      ...condition,
+    });
+    const [a, s] = [Math.sqrt(alphaBar[t]), Math.sqrt(1 - alphaBar[t])];
+    const clean = (offset, i) => TO_CLEAN[target](x[i], predicted.data[i + offset], a, s);
+    const x0 = x.map((_, i) => {
+      const [cond, uncond] = [clean(0, i), clean(x.length, i)];
+      return Math.min(Math.max(uncond + scale * (cond - uncond), -1), 1);
+    });
+    yield { t, x, x0 };
+    x = ddimStep(x, x0, alphaBar[t], alphaBar[u]);
+  }
+  yield { t: 0, x, x0: x };
+}
+
+// What it needs ------------------------------------------------------------------------------
+
+async function loadSettings() {
+  const response = await fetch(new URL("model/model.json", BESIDE), { cache: "no-cache" });
+  if (!response.ok) throw new Error(`model.json: ${response.status}`);
+  return response.json();
+}
+
+async function loadNetworks() {
+  const ort = await import(new URL("onnxruntime/ort.wasm.bundle.min.mjs", BESIDE));
+  ort.env.wasm.wasmPaths = { wasm: new URL("onnxruntime/ort-wasm-simd-threaded.wasm", BESIDE).href };
+  ort.env.wasm.numThreads = 1; // more would need headers that few servers send
+  const open = async (name) => {
+    const response = await fetch(new URL(`model/${name}.onnx`, BESIDE), { cache: "no-cache" });
+    if (!response.ok) throw new Error(`${name}.onnx: ${response.status}`);
+    return ort.InferenceSession.create(await response.arrayBuffer());
+  };
+  return { ort, text: await open("text"), unet: await open("unet") };
+}
+
+// The figure -----------------------------------------------------------------------------------
+
+const MAKER = `
+  <fieldset>
+    <legend>A car out of noise</legend>
+    <label>colour <select name="colour"></select></label>
+    <label>body <select name="body"></select></label>
+    <label>time <select name="time"></select></label>
+    <label class="time">prompt <input name="prompt" type="text" autocomplete="off"></label>
+    <label>guidance <input name="scale" type="number" min="0" max="10" step="0.5"></label>
+    <label>steps <input name="steps" type="number" min="1" max="100" value="20"></label>
+    <label>seed <input name="seed" type="number" min="0" max="999999" value="1"></label>
+    <button name="draw">Draw</button>
+    <button name="another" type="button">Another seed</button>
+  </fieldset>
+  <div class="shown">
+    <figure><canvas class="state" role="img" aria-label="x_t: nothing drawn yet"></canvas>
+      <figcaption>x<sub>t</sub>, the state</figcaption></figure>
+    <figure><canvas class="clean" role="img" aria-label="x̂0: nothing drawn yet"></canvas>
+      <figcaption>x̂<sub>0</sub>, the car seen in it</figcaption></figure>
+  </div>
+  <label class="time">step <input name="step" type="range" min="0" max="0" value="0" disabled>
+    <output name="at"></output></label>
+  <p class="said" role="status">Press Draw. No step has been made yet.</p>`;
+
+function drawImage(canvas, x) {
+  const { width, height } = canvas;
+  const picture = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
+    for (let c = 0; c < 3; c++) picture.data[4 * i + c] = (x[c * width * height + i] + 1) * 127.5;
+    picture.data[4 * i + 3] = 255;
+  }
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+const article = (word) => (/^[aeiou]/.test(word) ? "an" : "a");
+
+function openMaker(place, settings) {
+  const form = document.createElement("form");
+  form.className = "laboratory maker";
+  form.innerHTML = MAKER;
+  const field = form.elements;
+  const [state, clean, said] = [".state", ".clean", ".said"].map((s) => form.querySelector(s));
+  const [channels, height, width] = settings.shape;
+  for (const canvas of [state, clean]) Object.assign(canvas, { width, height });
+  for (const [name, values] of Object.entries(settings.choices))
+    field[name].replaceChildren(...values.map((value) => new Option(value)));
+  field.scale.value = settings.guidance;
+  let networks, told, running = false;
+  form.states = [];
+
+  const say = (text, wrong = false) => {
+    said.textContent = text;
+    said.classList.toggle("is-wrong", wrong);
+  };
+  const writePrompt = () => {
+    const [colour, body, time] = ["colour", "body", "time"].map((name) => field[name].value);
+    const when = time === "night" ? "at night" : "by day";
+    field.prompt.value = `${article(colour)} ${colour} ${body} ${when}`;
+  };
+  const show = (k) => {
+    const { t, x, x0 } = form.states[k];
+    drawImage(state, x);
+    drawImage(clean, x0);
+    field.at.value = `t = ${t}`;
+    state.setAttribute("aria-label", `the state at t = ${t}`);
+    clean.setAttribute("aria-label", `the clean car seen at t = ${t}: ${told}`);
+  };
+  const noise = () =>
+    Float32Array.from(gaussians(channels * height * width, field.seed.valueAsNumber));
+
+  async function draw() {
+    if (running || !form.reportValidity()) return;
+    running = field.draw.disabled = field.another.disabled = field.step.disabled = true;
+    try {
+      const [prompt, scale, steps] =
+        [field.prompt.value, field.scale.valueAsNumber, field.steps.valueAsNumber];
+      tokenize(prompt, settings); // an unknown word is told before anything is loaded
+      if (!networks) {
+        say("Loading the model …");
+        networks = { ...(await loadNetworks()), settings };
+      }
+      form.states = [];
+      told = prompt || "any car";
+      field.step.max = steps;
+      say(`Drawing ${told} …`);
+      const start = performance.now();
+      for await (const reached of sampleCar(networks, prompt, scale, steps, noise())) {
+        field.step.value = form.states.push(reached) - 1;
+        show(form.states.length - 1);
+        await new Promise((done) => setTimeout(done)); // let the page be painted
+      }
+      const seconds = ((performance.now() - start) / 1000).toFixed(1);
+      say(`Drew ${told} in ${seconds} s: ${steps} step${steps > 1 ? "s" : ""}, guidance ${scale}.`);
+    } catch (error) {
+      say(error.message, true);
+    }
+    running = field.draw.disabled = field.another.disabled = false;
+    field.step.disabled = !form.states.length;
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    draw();
+  });
+  field.another.addEventListener("click", () => {
+    field.seed.value = Math.floor(Math.random() * 1e6);
+    draw();
+  });
+  field.step.addEventListener("input", () => show(field.step.valueAsNumber));
+  for (const name of Object.keys(settings.choices))
+    field[name].addEventListener("input", writePrompt);
+  writePrompt();
+  place.replaceChildren(form);
+  for (const canvas of [state, clean]) drawImage(canvas, noise());
+}
+
+addEventListener("DOMContentLoaded", async () => {
+  const place = document.querySelector(".car-maker");
+  if (!place) return;
+  const tell = (text) => (place.firstElementChild.textContent = text);
+  if (location.protocol === "file:")
+    return tell(
+      "Browsers do not let a page that was opened as a file load a model. Run “make serve” in " +
+        "the folder of the book, or “python -m http.server” in the folder of these pages, and " +
+        "open the address that it prints; all else in the book works from its files.",
+    );
+  try {
+    openMaker(place, await loadSettings());
+  } catch (error) {
+    tell(`The model's files could not be loaded (${error.message}).`);
+  }
+});
