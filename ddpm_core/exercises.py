@@ -1,8 +1,10 @@
 """The exercises of the chapters: which there are, and how far a reader has come.
 
-An exercise is a heading `### Exercise 3: its title` in a chapter's notebook and, after
-it, a code cell tagged `exercise`. The cell needs nothing but the notebook's first code
-cell, and its last line runs the check of `chapters/checks`, which prints the answer.
+An exercise is a heading `### Exercise 3: its title ★★` in a chapter's notebook and,
+after it, a code cell tagged `exercise`. One star is for a formula put into code, two
+for a thought of one's own, three for a derivation. The cell needs nothing but the
+notebook's first code cell, and its last line runs the check of `chapters/checks`, which
+prints the answer.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-HEADING = re.compile(r"^### Exercise (\d+): (.+?)\s*$", re.MULTILINE)
+HEADING = re.compile(r"^### Exercise (\d+): (.+?) *(★*)\s*$", re.MULTILINE)
 PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
 VERDICT = re.compile(
     rf"^({PASSED}|{FAILED}|{NOT_ATTEMPTED})(?:: (.*))?$\s*\Z", re.MULTILINE | re.DOTALL
@@ -26,12 +28,14 @@ VERDICT = re.compile(
 class Exercise:
     """One exercise as it stands in a notebook: with the stub, or the reader's answer.
 
-    `imports` is the source of the notebook's first code cell, `source` its own.
+    `stars`: how hard it is, 1 to 3; 0 where the heading does not say. `imports` is the
+    source of the notebook's first code cell, `source` its own.
     """
 
     notebook: Path
     number: int
     title: str
+    stars: int
     imports: str
     source: str
 
@@ -62,8 +66,9 @@ def exercises_of(notebook: Path) -> list[Exercise]:
             headings = HEADING.findall(_source(cell))
             heading = headings[-1] if headings else heading
         elif heading and "exercise" in cell["metadata"].get("tags", []):
-            number, title = heading
-            found.append(Exercise(notebook, int(number), title, code[0], _source(cell)))
+            number, title, stars = heading
+            place = notebook, int(number), title, len(stars)
+            found.append(Exercise(*place, code[0], _source(cell)))
             heading = None
     return found
 

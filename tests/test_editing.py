@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from oracles import mixture
 
 from ddpm_core.editing import invert, replacing, resampling, slerp
 from ddpm_core.samplers import (
@@ -15,7 +16,6 @@ from ddpm_core.samplers import (
     spaced_times,
 )
 from ddpm_core.schedules import cosine_schedule
-from tests.oracles import mixture
 
 FLOAT = {"dtype": torch.float64}
 SCHEDULE = cosine_schedule(100)

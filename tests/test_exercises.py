@@ -76,6 +76,12 @@ def test_stub_is_not_attempted(chapter, check, monkeypatch, capsys):
     assert capsys.readouterr().out == "not attempted\n"
 
 
+def test_every_exercise_says_how_hard_it_is():
+    found = all_exercises(CHAPTERS)
+    assert all(1 <= exercise.stars <= 3 for exercise in found)
+    assert not any("★" in exercise.title for exercise in found)
+
+
 @pytest.mark.parametrize(("chapter", "check"), EVERY_CHECK)
 def test_solution_passes(chapter, check, monkeypatch, capsys):
     name = check.removeprefix("check_") + "_solution"

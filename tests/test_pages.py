@@ -23,6 +23,7 @@ from axe_playwright_python.sync_playwright import Axe
 from ddpm_core import schedules
 from ddpm_core.clip.tokens import Tokenizer
 from ddpm_core.datasets import draw_toy_cars, to_float
+from ddpm_core.exercises import all_exercises
 from ddpm_core.models import load_model
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -438,6 +439,16 @@ def test_laboratory_says_what_it_cannot_compute(laboratory, fields, complaint):
     form, change = laboratory
     change(fields)
     assert complaint in form.query_selector(".said.is-wrong").inner_text()
+
+
+def test_overview_and_chapters_list_every_exercise(reader):
+    found = all_exercises(ROOT / "chapters")
+    page = reader("light").open("book/exercises")
+    assert len(page.query_selector_all("ol.exercises > li a")) == len(found)
+    page = reader("light").open("chapters/05_forward_diffusion")
+    said = [li.inner_text() for li in page.query_selector_all("ol.exercises > li")]
+    own = [e for e in found if e.notebook.stem == "05_forward_diffusion"]
+    assert said == [f"{e.title} {'★' * e.stars}" for e in own]
 
 
 # A car out of noise -----------------------------------------------------------------
