@@ -125,8 +125,11 @@ class Batches:
         if self.latent:
             both = self.images[:, rows].to(self.device)
             return both[0], both[-1]
-        stored = isinstance(self.images, np.ndarray)
-        x0 = to_float(self.images[rows.numpy() if stored else rows]).to(self.device)
+        if isinstance(self.images, np.ndarray):
+            chosen = self.images[rows.numpy()]
+        else:  # a copy that waited for the device would hold up every step
+            chosen = self.images[rows.to(self.device, non_blocking=True)]
+        x0 = to_float(chosen).to(self.device)
         return x0, x0.flip(-1)
 
     def _encoded(self) -> Tensor:
