@@ -164,7 +164,7 @@ def check_preconditioning(preconditioning):
         off = (1 - c_skip) ** 2 * sigma_data**2 + c_skip**2 * sigma**2
         reject(
             close(c_skip, sigma**2 / total) and not close(sigma, sigma_data),
-            "that share is the noise's: at small sigma x_bar is nearly x0, and c_skip 1",
+            "that share is the noise's: at small sigma x_bar is nearly x0, c_skip 1",
         )
         expect(
             close(c_skip, sigma_data**2 / total),
@@ -189,7 +189,7 @@ def check_shortcut(shortcut):
         )
         naive = (x_u - sqrt(1 - ab_u) * x_t) / sqrt(ab_u)
         reject(
-            close(x0, naive) and 0 < ab_t and ab_u < 1,
+            close(x0, naive) and ab_t > 0 and ab_u < 1,
             "that takes x_t for pure noise: at t it holds some signal",
         )
         eps = (x_t - sqrt(ab_t) * x0) / sqrt(1 - ab_t)
