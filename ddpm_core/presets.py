@@ -18,6 +18,9 @@ SCHEDULES: dict[str, Callable[["Preset"], Schedule]] = {
 }
 
 
+PRECISIONS = ("no", "bf16", "fp16", "auto")
+
+
 @dataclass(frozen=True)
 class Preset:
     """The full description of a run and of the model that comes out of it.
@@ -86,7 +89,10 @@ class Preset:
     ema: float = field(
         default=0.999, metadata={"help": "decay of the averaged weights"}
     )
-    precision: str = field(default="no", metadata={"help": "no (fp32), bf16 or fp16"})
+    precision: str = field(
+        default="no",
+        metadata={"help": "no (fp32), bf16, fp16, or auto: what the GPU does best"},
+    )
     compile: bool = field(default=False, metadata={"help": "torch.compile the network"})
     seed: int = field(default=0, metadata={"help": "seed of everything random"})
 
@@ -103,7 +109,7 @@ class Preset:
     def __post_init__(self):
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("target", self.target, TARGETS)
-        one_of("precision", self.precision, ("no", "bf16", "fp16"))
+        one_of("precision", self.precision, PRECISIONS)
         above_zero = "size drawn T epochs batch accumulate lr clip log_every"
         for name in (*above_zero.split(), "checkpoint_every", "sample_steps"):
             if not getattr(self, name) > 0:
