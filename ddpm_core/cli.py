@@ -260,7 +260,7 @@ def evaluate(
 ) -> None:
     """Measure a model's samples against real images that it need not have seen."""
     from ddpm_core import evaluation
-    from ddpm_core.models import best_device, load_model
+    from ddpm_core.models import best_device, load_model, quick
 
     measure, model = evaluation.extractor(features), load_model(weights, best_device())
     data = data or model.preset.data
@@ -269,13 +269,13 @@ def evaluate(
             f"the classifier knows toy cars, not {data}: choose --features "
             "imagenet or inception"
         )
-    real = evaluation.real_images(data, model.preset, 2 * n, seed + 1)
+    real = evaluation.real_images(data, model.preset, n, seed + 1)
     told = evaluation.told_captions(model, n, seed=seed + 1, scale=scale)
     samples = evaluation.draw_samples(
-        model, n, steps=steps, sampler=sampler, seed=seed, **told
+        quick(model), n, steps=steps, sampler=sampler, seed=seed, **told
     )
     typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}:")
-    typer.echo(evaluation.score(measure, samples, *real.split(n)))
+    typer.echo(evaluation.score(measure, samples, *real))
     if told and data == "toy-cars":
         shares = evaluation.obedience(samples, evaluation.asked(n, seed=seed + 1))
         said = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())

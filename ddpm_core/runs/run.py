@@ -197,18 +197,22 @@ class Run:
         if epoch in self.preset.strips:
             self.save_strip(self.folder / "strips" / f"epoch-{epoch:04d}.png")
 
-    @torch.no_grad()
-    def held_out(self, chunk: int = 256) -> float:
+    def held_out(self) -> float:
         """The averaged weights' loss on the held-out images, the first 512 of them.
 
         Times and noise never change: what moves it is the network alone.
         """
+        return self.held_out_losses()[1].mean().item()
+
+    @torch.no_grad()
+    def held_out_losses(self, chunk: int = 256) -> tuple[Tensor, Tensor]:
+        """The times, evenly over 1..T, and the losses that `held_out` averages."""
         preset, device = self.preset, self.accelerator.device
         held_out = self.split.held_out[:HELD_OUT]
         n = len(held_out)
         loss, g = self._loss(preset.make_schedule()), torch.Generator()
         g.manual_seed(preset.seed)
-        t = 1 + torch.arange(n) * preset.T // n  # evenly over 1..T
+        t = 1 + torch.arange(n) * preset.T // n
         losses = []
         for i in range(0, n, chunk):
             rows = held_out[i : i + chunk]
@@ -216,8 +220,10 @@ class Run:
             batch = [x0, t[i : i + chunk], torch.randn(x0.shape, generator=g)]
             if self.split.caption is not None:
                 batch.append(self.split.caption[rows])
-            losses.append(loss(self.ema.net, *(part.to(device) for part in batch)))
-        return torch.cat(losses).mean().item()
+            with self.accelerator.autocast():
+                found = loss(self.ema.net, *(part.to(device) for part in batch))
+            losses.append(found.float())
+        return t, torch.cat(losses).cpu()
 
     def save_strip(self, path: Path) -> None:
         """Draw 9 stages, from noise to car, for a few cars of one fixed noise."""
