@@ -23,16 +23,18 @@ def add_noise(schedule: Schedule, x0: Samples, t: Times, eps: Samples) -> Sample
 
 
 class Target(NamedTuple):
-    """What the network regresses; the only place where EPS, X0 and V differ.
+    """What the network regresses; the only place where EPS, X0, V and FLOW differ.
 
     `from_clean(x0, eps, a, s)` is the regression target, `to_clean(output, x_t, a, s)`
     turns the network's output into x0_hat; a, s as `Schedule.scales` gives them.
-    Chapters 07 and 13.
+    `weight(snr)` is the factor by which the squared error of the output exceeds that of
+    x0_hat. Chapters 07 and 13.
     """
 
     name: str
     from_clean: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     to_clean: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    weight: Callable[[Tensor], Tensor]
 
 
 def _clean_from_eps(eps_hat: Tensor, x_t: Tensor, a: Tensor, s: Tensor) -> Tensor:
@@ -48,6 +50,7 @@ EPS = Target(
     "eps",
     from_clean=lambda x0, eps, a, s: eps,
     to_clean=_clean_from_eps,
+    weight=lambda snr: snr,
 )
 """The total noise in x_t. Ho et al. 2020, eq. (14); x0_hat by eq. (15)'s estimate."""
 
@@ -55,6 +58,7 @@ X0 = Target(
     "x0",
     from_clean=lambda x0, eps, a, s: x0,
     to_clean=lambda output, x_t, a, s: output,
+    weight=torch.ones_like,
 )
 """The clean sample itself."""
 
@@ -62,10 +66,61 @@ V = Target(
     "v",
     from_clean=lambda x0, eps, a, s: a * eps - s * x0,
     to_clean=lambda v_hat, x_t, a, s: a * x_t - s * v_hat,
+    weight=lambda snr: 1 + snr,
 )
 """The velocity a eps - s x0, well defined at every t. Salimans and Ho 2022, app. D."""
 
-TARGETS = {target.name: target for target in (EPS, X0, V)}
+FLOW = Target(
+    "flow",
+    from_clean=lambda x0, eps, a, s: eps - x0,
+    to_clean=lambda flow_hat, x_t, a, s: (x_t - s * flow_hat) / (a + s),
+    weight=lambda snr: (1 + snr.sqrt()).square(),
+)
+"""The speed eps - x0 on the straight line from x0 to eps. Liu et al. 2023, eq. (1).
+
+The line is (1 - u) x0 + u eps = x_t / (a + s), with u = s / (a + s).
+"""
+
+
+def edm(sigma_data: float) -> Target:
+    """What Karras et al. let a network predict for data of that standard deviation.
+
+    x0_hat = c_skip x_t / a + c_out F, Karras et al. 2022, eq. (7) and table 1, in which
+    sigma = s / a: c_skip = a^2 sigma_data^2 / n^2 and c_out = s sigma_data / n, where
+    n^2 = a^2 sigma_data^2 + s^2 is the variance of x_t. F has unit variance at every t.
+    For sigma_data = 1 it is -v. Chapter 13.
+    """
+
+    def spread(a: Tensor, s: Tensor) -> Tensor:
+        return (a.square() * sigma_data**2 + s.square()).sqrt()
+
+    def from_clean(x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return (s * x0 - a * sigma_data**2 * eps) / (sigma_data * spread(a, s))
+
+    def to_clean(output: Tensor, x_t: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        n = spread(a, s)
+        return a * (sigma_data / n).square() * x_t + s * sigma_data / n * output
+
+    return Target("edm", from_clean, to_clean, lambda snr: sigma_data**-2 + snr)
+
+
+EDM = edm(0.5)
+"""The same for images in [-1, 1]: Karras et al. take sigma_data = 0.5."""
+
+TARGETS = {target.name: target for target in (EPS, X0, V, FLOW, EDM)}
+
+
+def min_snr(target: Target, gamma: float = 5.0) -> Callable[[Tensor], Tensor]:
+    """Weigh the squared error of x0_hat by min(SNR, gamma), whatever the target.
+
+    Returns the `weight` that `diffusion_loss` takes: min(SNR, gamma) over the weight
+    that the target has by itself. Hang et al. 2023, section 3.4. Chapter 13.
+    """
+
+    def weight(snr: Tensor) -> Tensor:
+        return snr.clamp(max=gamma) / target.weight(snr)
+
+    return weight
 
 
 def diffusion_loss(

@@ -149,6 +149,8 @@ def card_text(card: dict) -> str:
         told = f"with captions, which {config['text']} encodes"
     if config.get("latent"):
         told += f",\nin the latents of {config['latent']}"
+    if config.get("teacher"):
+        told += f",\nas a student of {config['teacher']}"
     text = f"""# {card["name"]}
 
 A denoising U-Net of {card["parameters"]:,} parameters for images of {config["size"]}x\
@@ -156,7 +158,7 @@ A denoising U-Net of {card["parameters"]:,} parameters for images of {config["si
 
 ![64 samples](samples.png)
 
-- Predicts: {config["target"]}; {config["schedule"]} schedule, T = {config["T"]}.
+- Predicts: {predicted(config)}
 - Made by:
 
 ```
@@ -191,6 +193,19 @@ least; for held-out images {held["mean"]} and {held["least"]}.
 
 ![Samples above their nearest training images](nearest.png)
 """
+
+
+def predicted(config: dict) -> str:
+    """Put into words what the network predicts, and what it was taught in training."""
+    text = f"{config['target']}; {config['schedule']} schedule, T = {config['T']}"
+    if config["zero_terminal_snr"]:
+        text += ", rescaled to end in pure noise"
+    if config.get("min_snr"):
+        text += f"; loss weighed by min(SNR, {config['min_snr']:g})"
+    if config.get("teacher"):
+        calls = f"{config['calls']} calls" if config["calls"] else "straight ways"
+        text += f";\n  distilled to {calls} from {config['teacher_calls']} calls"
+    return text + "."
 
 
 def toy_cars_text(measured: dict) -> str:

@@ -57,7 +57,13 @@ class DiffusionModel:
     latent: LatentScaler | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "schedule", self.preset.make_schedule())
+        schedule = self.preset.make_schedule().to(self.device)  # so no call waits
+        object.__setattr__(self, "schedule", schedule)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(self.net.parameters()).device
 
     def denoiser(
         self,
@@ -91,12 +97,11 @@ class DiffusionModel:
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Images:
         """Draw n starting points x_T ~ N(0, I), on the network's device."""
-        device = next(self.net.parameters()).device
         side = self.preset.size
         pixels = (self.preset.unet.image_channels, side, side)
         shape = self.latent.shape if self.latent else pixels
         x = torch.randn(n, *shape, generator=generator)  # the same on every device
-        return x.to(device, memory_format=torch.channels_last)
+        return x.to(self.device, memory_format=torch.channels_last)
 
     def sample(
         self,

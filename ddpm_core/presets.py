@@ -15,6 +15,7 @@ SCHEDULES: dict[str, Callable[["Preset"], Schedule]] = {
     "linear": lambda p: schedules.linear_schedule(p.T, p.beta_start, p.beta_end),
     "cosine": lambda p: schedules.cosine_schedule(p.T),
     "sigmoid": lambda p: schedules.sigmoid_schedule(p.T),
+    "flow": lambda p: schedules.flow_schedule(p.T),
 }
 
 
@@ -70,6 +71,21 @@ class Preset:
         default="v",
         metadata={"help": "what the network predicts: " + ", ".join(TARGETS)},
     )
+    min_snr: float = field(
+        default=0.0, metadata={"help": "weigh the loss by min(SNR, this); 0: do not"}
+    )
+
+    teacher: str = field(
+        default="",
+        metadata={"help": "weights of the model that is distilled; empty: none"},
+    )
+    teacher_calls: int = field(
+        default=32, metadata={"help": "network calls in which the teacher samples"}
+    )
+    calls: int = field(
+        default=0,
+        metadata={"help": "calls that its student makes; 0: any (rectified flow)"},
+    )
 
     epochs: int = field(
         default=10, metadata={"help": "passes over the training images"}
@@ -114,7 +130,7 @@ class Preset:
         for name in (*above_zero.split(), "checkpoint_every", "sample_steps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("held_out", "seed", "warmup", "weight_decay"):
+        for name in "held_out seed warmup weight_decay min_snr calls".split():
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative: {getattr(self, name)}")
         schedule = self.make_schedule()
@@ -122,6 +138,8 @@ class Preset:
             raise ValueError(
                 "target eps cannot be learned with zero_terminal_snr: take v or x0"
             )
+        if self.teacher:
+            self._check_lesson(schedule)
         if self.strips and self.sample_steps > self.T:
             raise ValueError(
                 f"sample_steps must be at most T = {self.T}, got {self.sample_steps}"
@@ -144,6 +162,19 @@ class Preset:
             raise ValueError(
                 "checkpoint_every must be a multiple of log_every = "
                 f"{self.log_every}, got {self.checkpoint_every}"
+            )
+
+    def _check_lesson(self, schedule: Schedule) -> None:
+        if self.text:
+            raise ValueError("a model with captions cannot be distilled yet")
+        if not self.calls and not schedule.ends_in_pure_noise:
+            raise ValueError(
+                "calls = 0 pairs cars with noise: the schedule must end in pure noise"
+            )
+        if self.teacher_calls < 1 or (self.calls and self.teacher_calls % self.calls):
+            raise ValueError(
+                f"teacher_calls must be a multiple of calls = {self.calls}, "
+                f"got {self.teacher_calls}"
             )
 
     def make_schedule(self) -> Schedule:
@@ -210,6 +241,22 @@ CARS64 = Preset(
 )
 """What the presets for photos of 64x64 have in common, made for a GPU. Chapter 14."""
 
+VIEW = Preset(
+    data="toy-cars",
+    unet=SMALL_UNET,
+    epochs=17,
+    batch=128,
+    lr=2e-3,
+    lr_end=0.02,
+    log_every=100,
+    checkpoint_every=2000,
+    strips=(17,),
+)
+"""What the views of chapter 13 have in common: half a million images, large batches."""
+
+LINEAR = VIEW.replace(schedule="linear", T=512, epochs=9, strips=(9,))
+"""The schedule of the article, on which chapter 13 measures brightness."""
+
 PRESETS = {
     "toy-cars-32": Preset(
         data="toy-cars",
@@ -248,6 +295,30 @@ PRESETS = {
         batch=16,
         lr_end=0.02,
         strips=(1, 2, 5, 12),
+    ),
+    "toy-cars-eps-32": VIEW.replace(target="eps"),
+    "toy-cars-v-32": VIEW,
+    "toy-cars-edm-32": VIEW.replace(target="edm"),
+    "toy-cars-flow-32": VIEW.replace(schedule="flow", target="flow"),
+    "toy-cars-min-snr-32": VIEW.replace(target="eps", min_snr=5.0),
+    "toy-cars-leaky-32": LINEAR.replace(target="eps"),
+    "toy-cars-zero-snr-32": LINEAR.replace(zero_terminal_snr=True),
+    "toy-cars-student-32": VIEW.replace(
+        teacher="data/exported/toy-cars-v-32",
+        calls=4,
+        epochs=12,
+        batch=128,
+        lr=5e-4,
+        strips=(),
+    ),
+    "toy-cars-reflow-32": VIEW.replace(
+        teacher="toy-cars-flow-32",
+        schedule="flow",
+        target="flow",
+        epochs=12,
+        batch=256,
+        lr=1e-3,
+        strips=(),
     ),
     "photos-32": Preset(
         data="data/stanford-cars-32",

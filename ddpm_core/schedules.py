@@ -175,6 +175,18 @@ def sigmoid_schedule(
     return Schedule.from_beta((1 - f[1:] / f[:-1]).clamp(max=max_beta))
 
 
+def flow_schedule(T: int) -> Schedule:
+    """The straight line (1 - u) x0 + u eps, u = t / T, scaled to keep the variance.
+
+    alpha_bar_t = (1 - u)^2 / ((1 - u)^2 + u^2): the path of flow matching, Lipman et
+    al. 2023, eq. (22), and of rectified flow, Liu et al. 2023, eq. (1), divided by its
+    own length. It ends in pure noise. Chapter 13.
+    """
+    _check_length(T)
+    u = torch.linspace(0, 1, T + 1, dtype=torch.float64)
+    return Schedule((1 - u).square() / ((1 - u).square() + u.square()))
+
+
 def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
     """Shift and stretch sqrt(alpha_bar) so that it ends at 0 and keeps its value at 1.
 

@@ -84,8 +84,10 @@ def find_weights(name: str | Path) -> Path:
     )
 
 
-def hardware() -> str:
-    """Name what a training on the CPU runs on, for its card."""
+def hardware(device: str | torch.device = "cpu") -> str:
+    """Name what runs on that device, for a card."""
+    if torch.device(device).type == "cuda":
+        return f"1 x {torch.cuda.get_device_name(device)}"
     cores = f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
     return f"{cores} ({platform.machine()})"
 

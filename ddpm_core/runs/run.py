@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ddpm_core import training
 from ddpm_core.datasets.images import save_strip
-from ddpm_core.diffusion import diffusion_loss
+from ddpm_core.diffusion import diffusion_loss, min_snr
 from ddpm_core.models import (
     DiffusionModel,
     best_device,
@@ -26,6 +26,7 @@ from ddpm_core.models import (
 from ddpm_core.presets import Preset
 from ddpm_core.runs.batches import Batches, load_split
 from ddpm_core.runs.folder import RunFolder, Stopped, read_log
+from ddpm_core.runs.teacher import lesson_of, load_teacher
 from ddpm_core.schedules import Schedule
 from ddpm_core.unet import UNet
 
@@ -57,6 +58,9 @@ class Run:
         torch.manual_seed(preset.seed)
         device = self.accelerator.device
         self.net = UNet(preset.unet).to(device, memory_format=torch.channels_last)
+        self.teacher = load_teacher(preset, device)
+        if self.teacher:
+            self.net.load_state_dict(self.teacher.net.state_dict())
         self.ema = training.EMA(self.net, preset.ema)
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(),
@@ -182,11 +186,16 @@ class Run:
 
     def _loss(self, schedule: Schedule) -> Callable[..., Tensor]:
         """The loss of a network on what `Batches` yields."""
+        preset, target = self.preset, self.preset.make_target
+        weight = min_snr(target, preset.min_snr) if preset.min_snr else None
+        lesson = lesson_of(self.teacher, preset) if self.teacher else None
 
         def loss(net, x0: Tensor, t: Tensor, eps: Tensor, caption=None) -> Tensor:
             cond = None if caption is None else self.conditions.rows(caption)
+            if lesson:
+                x0, t, eps = lesson(x0, t, eps)
             return diffusion_loss(
-                net, schedule, self.preset.make_target, x0, cond, t=t, eps=eps
+                net, schedule, target, x0, cond, t=t, eps=eps, weight=weight
             )
 
         return loss

@@ -4,7 +4,7 @@ A VAE, a GAN and a diffusion model of like size draw toy cars after equal traini
 `load_contender` brings one of them, whatever its kind. `python -m ddpm_core.trilemma
 train` trains the VAE and the GAN (`training`), `ddpm train` the diffusion model;
 `python -m ddpm_core.trilemma measure` measures models side by side (`measuring`), also
-for chapter 11.
+for chapters 11 and 13.
 """
 
 import json
@@ -25,12 +25,16 @@ RESULTS = WEIGHTS.parent / "results"
 """Where the tables lie that were measured with the models that ship."""
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Contender:
     """One way to draw images.
 
     `draw(n, seed)` returns n of them, in [-1, 1]. `calls`: how often the network runs
     for each. `parameters`: of all that was trained, also of what is not needed to draw.
+    `device`: where it runs.
     """
 
     name: str
@@ -38,15 +42,21 @@ class Contender:
     calls: int
     parameters: int
     draw: Callable[[int, int], Images]
+    device: torch.device = CPU
 
 
 def load_contender(
-    name: str | Path, *, steps: int = 50, sampler: str = "ddim"
+    name: str | Path,
+    *,
+    steps: int = 50,
+    sampler: str = "ddim",
+    device: torch.device = CPU,
 ) -> Contender:
     """Load weights that ship with the book, or from a folder, as what they are.
 
-    `steps` and `sampler` are of diffusion models, the only ones that know any. Raises
-    as `load_weights` does, and ValueError for weights that do not fit their card.
+    `steps`, `sampler` and `device` are of diffusion models: the others know none, and
+    stay on the CPU. Raises as `load_weights` does, and ValueError for weights that do
+    not fit their card.
     """
     state, card = load_weights(name)
     kind = card.get("kind", "diffusion")
@@ -57,9 +67,9 @@ def load_contender(
         net = gan.Generator(gan.GANConfig.from_dict(card["config"]))
         draw = _in_one_call(_ready(net, state, name), gan.sample)
     else:
-        draw = _in_steps(load_model(name), steps, sampler)
-    calls = steps if kind == "diffusion" else 1
-    return Contender(card["name"], kind, calls, card["parameters"], draw)
+        draw = _in_steps(load_model(name, device), steps, sampler)
+        return Contender(card["name"], kind, steps, card["parameters"], draw, device)
+    return Contender(card["name"], kind, 1, card["parameters"], draw)
 
 
 def load_table(name: str = "trilemma") -> dict:

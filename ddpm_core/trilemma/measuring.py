@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +15,17 @@ from ddpm_core import evaluation
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.toy_cars import draw_toy_cars
 from ddpm_core.presets import one_of
-from ddpm_core.trilemma import Contender, load_contender
+from ddpm_core.trilemma import CPU, Contender, load_contender
+from ddpm_core.types import Images
 from ddpm_core.weights import command_line, hardware
 
 TIMED = 64  # images in a batch whose drawing is timed
 
 DDIM = ("ddim", (1, 2, 4, 8, 16, 32, 64))
 DPM = ("dpm-solver++", (4, 8, 16))
+VIEWED = (("ddim", (5, 10, 20, 50)), ("dpm-solver++", (5, 10, 20, 50)))
+FEW = (("ddim", (1, 2, 4)),)
+BINS = 40  # of brightness
 
 TABLES: dict[str, dict[str, tuple]] = {
     "trilemma": {
@@ -34,32 +39,77 @@ TABLES: dict[str, dict[str, tuple]] = {
         "toy-cars-text-32": (("ddim", (4, 8, 16, 32)),),
         "toy-cars-text-latent-32": (("ddim", (4, 8, 16, 32)),),
     },
+    "views": {
+        "data/exported/toy-cars-eps-32": VIEWED,
+        "data/exported/toy-cars-v-32": VIEWED,
+        "data/exported/toy-cars-edm-32": VIEWED,
+        "toy-cars-flow-32": VIEWED,
+        "data/exported/toy-cars-min-snr-32": VIEWED,
+    },
+    "distilled": {
+        "data/exported/toy-cars-v-32": FEW,
+        "toy-cars-student-4-32": (("ddim", (4,)),),
+        "toy-cars-student-2-32": (("ddim", (2,)),),
+        "toy-cars-student-1-32": (("ddim", (1,)),),
+        "toy-cars-flow-32": FEW,
+        "data/exported/toy-cars-reflow-32": FEW,
+    },
+    "brightness": {
+        "data/exported/toy-cars-leaky-32": (("ddim", (50,)), ("ancestral", (512,))),
+        "toy-cars-zero-snr-32": (("ddim", (50,)), ("ancestral", (512,))),
+    },
 }
 """For each table whom it compares: samplers, and the steps that each of them takes.
 
-`trilemma` is that of chapter 04, `latents` that of chapter 11.
+`trilemma` is that of chapter 04, `latents` of chapter 11, the others of chapter 13.
 """
 
 
-def contenders(table: str) -> Iterator[tuple[str, Contender]]:
+def contenders(
+    table: str, device: torch.device = CPU
+) -> Iterator[tuple[str, Contender]]:
     """Yield (sampler, contender) for each row of a table."""
     for name, rules in TABLES[one_of("table", table, TABLES)].items():
         for sampler, counts in rules:
             for steps in counts:
-                yield sampler, load_contender(name, steps=steps, sampler=sampler)
+                options = {"steps": steps, "sampler": sampler, "device": device}
+                yield sampler, load_contender(name, **options)
 
 
 def images_a_second(contender: Contender, repeats: int = 3) -> float:
-    """How fast it draws batches of `TIMED` on this CPU, by processor time.
+    """How fast it draws batches of `TIMED`: by processor time, on a GPU by the clock.
 
     The best of `repeats` after a first that is not counted.
     """
+    on_cpu = contender.device.type == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
     seconds = []
     for seed in range(repeats + 1):
-        start = time.process_time()
+        start = clock()
         contender.draw(TIMED, seed)
-        seconds.append(time.process_time() - start)
+        seconds.append(clock() - start)
     return TIMED / min(seconds[1:])
+
+
+@cache
+def real_cars(n: int, seed: int) -> Images:
+    """Draw the toy cars that samples are measured against, once for all rows."""
+    return to_float(draw_toy_cars(n, seed=seed).images)
+
+
+def brightness_report(images: Images) -> dict:
+    """Mean and spread of the images' brightness, and how many lie in each bin.
+
+    The brightness of an image is the mean of its values, in [-1, 1]; the bins are 40
+    of equal width. Chapter 13.
+    """
+    light = images.mean((1, 2, 3))
+    counts = light.clamp(-1, 1).histc(BINS, -1, 1) / len(images)
+    return {
+        "mean": light.mean().item(),
+        "std": light.std().item(),
+        "histogram": counts.tolist(),
+    }
 
 
 def measure(contender: Contender, sampler: str, *, n: int, seed: int) -> dict:
@@ -67,7 +117,7 @@ def measure(contender: Contender, sampler: str, *, n: int, seed: int) -> dict:
     torch.set_num_threads(1)
     speed = images_a_second(contender)
     samples = contender.draw(n, seed)
-    real, more = (to_float(draw_toy_cars(n, seed=seed + i).images) for i in (1, 2))
+    real, more = (real_cars(n, seed + i) for i in (1, 2))
     scores = evaluation.score(evaluation.classifier_extractor(), samples, real, more)
     return {
         "name": contender.name,
@@ -78,6 +128,7 @@ def measure(contender: Contender, sampler: str, *, n: int, seed: int) -> dict:
         "images a second": round(speed, 1),
         "scores": asdict(scores),
         "attributes": evaluation.attribute_report(samples),
+        "brightness": brightness_report(samples),
     }
 
 
@@ -86,19 +137,21 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON file to write")],
     n: Annotated[int, typer.Option(help="samples of each contender")] = 2_000,
     seed: Annotated[int, typer.Option(help="seed of the samples")] = 0,
+    device: Annotated[str, typer.Option(help="cpu: one core of it; or cuda")] = "cpu",
 ) -> None:
-    """Measure the contenders of a table on one core and write it."""
-    options = {"out": out, "n": n, "seed": seed}
+    """Measure the contenders of a table on one device and write it."""
+    options = {"out": out, "n": n, "seed": seed, "device": device}
     torch.set_num_threads(1)
     rows = []
-    for sampler, contender in contenders(table):
+    for sampler, contender in contenders(table, torch.device(device)):
         rows.append(measure(contender, sampler, n=n, seed=seed))
         print(rows[-1]["name"], sampler, rows[-1]["calls"], rows[-1]["scores"])
-    real = to_float(draw_toy_cars(n, seed=seed + 1).images)
+    real = real_cars(n, seed + 1)
     found = {
         "command": command_line(f"ddpm_core.trilemma measure {table}", options),
-        "hardware": hardware(),
+        "hardware": hardware(device),
         "real": evaluation.attribute_report(real),
+        "real brightness": brightness_report(real),
         "rows": rows,
     }
     out.parent.mkdir(parents=True, exist_ok=True)

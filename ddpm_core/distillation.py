@@ -1,0 +1,96 @@
+"""Fewer calls: pairs (x0, eps) that a teacher makes for its student. Chapter 13.
+
+Nothing here is a second loss. A lesson turns what `diffusion_loss` takes, (x0, t, eps),
+into another such triple: x0 is no longer a picture of the data but the end of the
+straight line that replaces some of the teacher's steps.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ddpm_core.diffusion import add_noise
+from ddpm_core.samplers import spaced_times
+from ddpm_core.schedules import Schedule
+from ddpm_core.types import Denoise, Samples, Times
+
+Lesson = Callable[[Samples, Times, Samples], tuple[Samples, Times, Samples]]
+"""(x0, t, eps) -> (x0, t, eps): from what the data give to what the teacher gives."""
+
+Paths = Int[Tensor, "k b"]
+"""The times of k - 1 steps, falling, for each sample its own."""
+
+
+@torch.no_grad()
+def follow(denoise: Denoise, schedule: Schedule, x: Samples, times: Paths) -> Samples:
+    """Take DDIM's steps from x, each sample at its own times: Song et al. 2021, (12).
+
+    Chapter 13.
+    """
+    for t, u in pairwise(times):
+        x0_hat = denoise(x, t)
+        a, s = schedule.scales(t, like=x)
+        x = add_noise(schedule, x0_hat, u, (x - a * x0_hat) / s)
+    return x
+
+
+def shortcut(
+    denoise: Denoise, schedule: Schedule, x_t: Samples, times: Paths
+) -> tuple[Samples, Samples]:
+    """Return the (x0, eps) for which one DDIM step goes where the teacher's steps go.
+
+    x0 = (s_t x_u - s_u x_t) / (s_t a_u - s_u a_t), eps = (x_t - a_t x0) / s_t, where
+    x_u is where `denoise` leads from x_t by way of all `times`: Salimans and Ho 2022,
+    algorithm 2, for two steps. Chapter 13.
+    """
+    x_u = follow(denoise, schedule, x_t, times)
+    a_t, s_t = schedule.scales(times[0], like=x_t)
+    a_u, s_u = schedule.scales(times[-1], like=x_t)
+    x0 = (s_t * x_u - s_u * x_t) / (s_t * a_u - s_u * a_t)
+    return x0, (x_t - a_t * x0) / s_t
+
+
+def progressive(
+    denoise: Denoise, schedule: Schedule, *, calls: int, teacher_calls: int
+) -> Lesson:
+    """Teach a student to sample in `calls` calls what takes the teacher more of them.
+
+    Each t becomes the first time of that of the student's steps in which it lies; x0
+    and eps are the `shortcut` through the teacher's steps. `teacher_calls` is a
+    multiple of `calls`. Salimans and Ho 2022, algorithm 2. Chapter 13.
+    """
+    grid = _grid(schedule, teacher_calls)
+    steps = torch.arange(teacher_calls // calls + 1, device=grid.device)[:, None]
+
+    def lesson(x0: Samples, t: Times, eps: Samples) -> tuple[Samples, Times, Samples]:
+        left = (t - 1) * calls // schedule.T  # steps of the student after this one
+        first = (calls - 1 - left) * (len(steps) - 1)
+        times = grid.to(t.device)[first + steps.to(t.device)]
+        x_t = add_noise(schedule, x0, times[0], eps)
+        x0, eps = shortcut(denoise, schedule, x_t, times)
+        return x0, times[0], eps
+
+    return lesson
+
+
+def reflow(denoise: Denoise, schedule: Schedule, *, teacher_calls: int) -> Lesson:
+    """Teach a student straight ways from the noise to what the teacher makes of it.
+
+    x0 becomes the teacher's sample from x_T = eps, t and eps stay: Liu et al. 2023,
+    algorithm 1. The schedule ends in pure noise. Chapter 13.
+    """
+    grid = _grid(schedule, teacher_calls)[:, None]
+
+    def lesson(x0: Samples, t: Times, eps: Samples) -> tuple[Samples, Times, Samples]:
+        times = grid.to(t.device).expand(-1, len(eps))
+        return follow(denoise, schedule, eps, times), t, eps
+
+    return lesson
+
+
+def _grid(schedule: Schedule, calls: int) -> Tensor:
+    device = schedule.alpha_bar.device
+    return torch.tensor(spaced_times(schedule.T, calls), device=device)
