@@ -2,7 +2,7 @@
 
 A check `check_<name>` in chapters/checks belongs to a cell tagged `exercise`, which
 defines `<name>`, and to a cell tagged `solution`, which defines `<name>_solution`. Both
-need nothing but the first cell of their chapter, its imports.
+need nothing but the imports of their chapter, its first cell after that of the set-up.
 """
 
 import importlib
@@ -35,7 +35,8 @@ def wrong_answers(chapter: str) -> dict:
 def code_cells(chapter: str) -> list[dict]:
     (path,) = CHAPTERS.glob(f"{chapter.removeprefix('ch')}_*.ipynb")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == "code"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    return [cell for cell in code if "setup" not in cell["metadata"].get("tags", [])]
 
 
 def tagged(chapter: str, tag: str, definition: str) -> str:
@@ -148,7 +149,10 @@ def folder(tmp_path) -> Path:
     def cell(kind, source, *tags):
         return {"cell_type": kind, "source": source, "metadata": {"tags": tags}}
 
-    cells = [cell("code", ["from checks import ch05\n", "print('hello')"])]
+    cells = [
+        cell("code", "%pip install a library", "setup"),
+        cell("code", ["from checks import ch05\n", "print('hello')"]),
+    ]
     for number, (title, source, _) in enumerate(ATTEMPTS, 1):
         cells.append(
             cell("markdown", f"## Exercises\n\n### Exercise {number}: {title}")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import first_cell
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpm_core"
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
@@ -154,8 +156,15 @@ def test_chapter_is_plain_markdown(path):
 
 @chapters
 def test_chapter_ran_from_top_to_bottom(path):
-    ran = [c["execution_count"] for c in cells(path, "code") if text_of(c).strip()]
+    code = [c for c in cells(path, "code") if text_of(c).strip()]
+    ran = [c["execution_count"] for c in code if not first_cell.is_first(c)]
     assert ran == list(range(1, len(ran) + 1))
+
+
+@chapters
+def test_chapter_begins_with_the_common_cell_and_folds_its_solutions(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert first_cell.with_first_cell(notebook, first_cell.address()) == notebook
 
 
 @chapters
