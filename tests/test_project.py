@@ -3,8 +3,6 @@
 import ast
 import json
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -190,28 +188,16 @@ def test_chapter_is_in_the_book(path):
 # What is committed ------------------------------------------------------------------
 
 
-def committed() -> list[Path]:
-    """The files that git has or would take."""
-    if not shutil.which("git") or not (ROOT / ".git").exists():
-        pytest.skip("this is no clone: only git knows what is committed")
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    paths = [ROOT / name for name in names.stdout.splitlines()]
-    return [path for path in paths if path.is_file()]
-
-
-def test_no_file_names_a_path_of_one_machine_or_a_registry():
+def test_no_file_names_a_path_of_one_machine_or_a_registry(committed):
     folders = "|".join(["root", "home", "Users", "work", "mnt"])
     hosts = "|".join(["pypi", "pythonhosted", "npmjs"])
     foreign = re.compile(rf"(?<![\w.:/-])/(?:{folders})/\w|\b(?:{hosts})\.org".encode())
-    found = {p.name: foreign.findall(p.read_bytes()) for p in committed()}
+    found = {p.name: foreign.findall(p.read_bytes()) for p in committed}
     assert {name: hits for name, hits in found.items() if hits} == {}
 
 
-def test_no_committed_file_is_large():
-    assert [p.name for p in committed() if p.stat().st_size > 6_500_000] == []
+def test_no_committed_file_is_large(committed):
+    assert [p.name for p in committed if p.stat().st_size > 6_500_000] == []
 
 
 def test_constraints_pin_each_package_once_and_for_every_machine():
