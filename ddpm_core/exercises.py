@@ -20,6 +20,8 @@ from pathlib import Path
 
 HEADING = re.compile(r"^### Exercise (\d+): (.+?) *(★*)\s*$", re.MULTILINE)
 PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
+MARKS = {PASSED: "x", FAILED: "!", NOT_ATTEMPTED: " "}
+UNCHECKED = "its check did not run: is its last line there?"
 VERDICT = re.compile(
     rf"^({PASSED}|{FAILED}|{NOT_ATTEMPTED})(?:: (.*))?$\s*\Z", re.MULTILINE | re.DOTALL
 )  # the last thing that a check prints
@@ -94,20 +96,25 @@ def all_exercises(folder: Path, chapter: str = "") -> list[Exercise]:
 def answer(exercise: Exercise) -> Answer:
     """Run the exercise's cell after its imports, and read what the check prints.
 
-    The notebook's code runs in this process, as it would in the notebook.
+    The notebook's code runs in this process, as it would in the notebook. What its
+    other cells define is missing here, and the answer says so.
     """
+    status, message = _verdict(exercise)
+    if "NameError" in message:
+        message += " (only the notebook's imports and this cell are run here)"
+    return Answer(exercise, status, " ".join(message.split()))
+
+
+def _verdict(exercise: Exercise) -> tuple[str, str]:
     said, names = io.StringIO(), {"__name__": "__main__"}
     with _working_in(exercise.notebook.parent), contextlib.redirect_stdout(said):
         try:
             exec(exercise.imports, names)
             exec(exercise.source, names)
         except Exception as error:
-            return Answer(exercise, FAILED, f"{type(error).__name__}: {error}")
-    printed = list(VERDICT.finditer(said.getvalue()))
-    if printed:
-        status, message = printed[-1].groups(default="")
-        return Answer(exercise, status, " ".join(message.split()))
-    return Answer(exercise, FAILED, "its check did not run: is its last line there?")
+            return FAILED, f"{type(error).__name__}: {error}"
+    printed = VERDICT.findall(said.getvalue())
+    return printed[-1] if printed else (FAILED, UNCHECKED)
 
 
 def _source(cell: dict) -> str:

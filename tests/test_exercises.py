@@ -139,6 +139,7 @@ ATTEMPTS = [
     ("open", STD.replace("return {}", "raise NotImplementedError"), "not attempted"),
     ("broken", STD.format("("), "failed"),
     ("cut short", "x = 'passed: not at all'", "failed"),
+    ("scattered", STD.format("helper(a)"), "failed"),
 ]
 
 
@@ -172,6 +173,7 @@ def test_progress_tells_right_wrong_and_open_apart(folder):
     assert [a.status for a in got] == [status for *_, status in ATTEMPTS]
     assert "variance" in got[1].message and got[3].message.startswith("SyntaxError")
     assert "check did not run" in got[4].message
+    assert "NameError" in got[5].message and "only the notebook's" in got[5].message
     assert all(isinstance(a, Answer) for a in got) and Path.cwd() != folder
 
 
@@ -179,7 +181,15 @@ def test_progress_is_a_command(folder):
     run = CliRunner().invoke(app, ["exercises", "05", "--chapters", str(folder)])
     assert run.exit_code == 0 and "[x] 1 right\n" in run.output
     assert "[!] 2 wrong: " in run.output and "[ ] 3 open\n" in run.output
-    assert run.output.endswith("1 of 5 passed\n")
+    assert run.output.endswith("1 passed [x], 4 failed [!], 1 not attempted [ ]\n")
+
+
+def test_progress_is_found_from_inside_the_folder_too(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert "05_short\n" in CliRunner().invoke(app, ["exercises"]).output
+    (folder / "chapters").mkdir()
+    (folder / "05_short.ipynb").rename(folder / "chapters" / "05_inner.ipynb")
+    assert "05_inner\n" in CliRunner().invoke(app, ["exercises"]).output
 
 
 def test_progress_refuses_what_is_no_chapter(folder):
