@@ -56,7 +56,10 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
 
 BARE = {"torch", "torchvision", "numpy", "PIL", "accelerate", "safetensors"}
 BARE |= {"jaxtyping", "tqdm", "typer"}
-ALSO = {"plots": {"matplotlib"}, "widgets": {"ipywidgets", "matplotlib"}}
+ALSO = {
+    "plots": {"matplotlib"},
+    "widgets": {"ipywidgets", "matplotlib", "traitlets"},  # ipywidgets brings traitlets
+}
 
 
 def modules() -> list[Path]:
