@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -60,3 +61,11 @@ def test_buttons_lead_to_the_chapter_where_it_can_be_run(tmp_path, address, expe
         and (html / "_sources" / NOTEBOOK).is_file()
     )
     assert "launch-buttons" not in (html / "intro.html").read_text()
+
+
+def test_binder_gets_what_the_library_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (torch,) = [d for d in project["dependencies"] if d.startswith("torch>")]
+    wanted = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text())
+    assert torch.replace("torch", "pytorch-cpu") in wanted["dependencies"]
+    assert '".[plots]"' in (ROOT / "binder" / "postBuild").read_text()
