@@ -168,6 +168,22 @@ def test_chapter_begins_with_the_common_cell_and_folds_its_solutions(path):
     assert first_cell.with_first_cell(notebook, first_cell.address()) == notebook
 
 
+QUESTION = re.compile(  # with empty lines, so that the answer is read as Markdown
+    r"^\*\*(\d)\.\*\* .+\n\n<details>\n<summary>Answer</summary>\n\n.+\n\n</details>$",
+    re.MULTILINE,
+)
+
+
+@chapters
+def test_chapter_asks_three_questions_before_its_exercises(path):
+    texts = [text_of(cell) for cell in cells(path, "markdown")]
+    (at,) = [i for i, text in enumerate(texts) if text.startswith("## Three questions")]
+    assert QUESTION.findall(texts[at]) == ["1", "2", "3"]
+    exercises = [i for i, text in enumerate(texts) if "## Exercises\n" in text]
+    assert all(texts[i].startswith("## Exercises\n") for i in exercises)
+    assert exercises in ([], [at + 1])
+
+
 @chapters
 def test_chapter_stores_no_error_and_no_warning(path):
     for cell in cells(path, "code"):
