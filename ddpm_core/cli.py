@@ -300,27 +300,30 @@ def export(
 @app.command()
 def exercises(
     chapter: Annotated[str, typer.Argument(help="'05' for that chapter; or all")] = "",
-    chapters: Annotated[Path, typer.Option(help="folder of the notebooks")] = Path(
-        "chapters"
-    ),
+    chapters: Annotated[
+        Path | None, typer.Option(help="folder of the notebooks: chapters, or this one")
+    ] = None,
 ) -> None:
     """Tell how far you have come: run the checks of the exercises in the notebooks.
 
     It reads the notebooks as they were last saved, and runs their answers.
     """
-    from ddpm_core.exercises import FAILED, PASSED, all_exercises, answer
+    from ddpm_core.exercises import FAILED, MARKS, all_exercises, answer
 
-    marks = {PASSED: "x", FAILED: "!"}
-    found, notebook, passed = all_exercises(chapters, chapter), None, 0
-    for exercise in found:
+    if chapters is None:
+        chapters = Path("chapters") if Path("chapters").is_dir() else Path()
+    notebook, count = None, dict.fromkeys(MARKS, 0)
+    for exercise in all_exercises(chapters, chapter):
         if exercise.notebook != notebook:
             notebook = exercise.notebook
             typer.echo(notebook.stem)
         got = answer(exercise)
-        passed += got.status == PASSED
-        line = f"  [{marks.get(got.status, ' ')}] {exercise.number} {exercise.title}"
+        count[got.status] += 1
+        line = f"  [{MARKS[got.status]}] {exercise.number} {exercise.title}"
         typer.echo(f"{line}: {got.message}" if got.status == FAILED else line)
-    typer.echo(f"{passed} of {len(found)} passed")
+    typer.echo(
+        ", ".join(f"{n} {status} [{MARKS[status]}]" for status, n in count.items())
+    )
 
 
 if __name__ == "__main__":
