@@ -8,7 +8,7 @@ PORT ?= 8000
 CHAPTERS ?= $(wildcard chapters/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint chapters serve clean distclean pins
+.PHONY: help book test lint chapters address serve clean distclean pins
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -27,9 +27,13 @@ lint: $(READY) ## style only
 	$(BIN)/ruff format --check
 
 chapters: $(READY) ## run the chapters again and store their outputs (CHAPTERS=... for some)
+	$(BIN)/python book/first_cell.py
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False $(CHAPTERS)
 	$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams $(CHAPTERS)
+
+address: $(READY) ## write the repository's address of _config.yml into the chapters
+	$(BIN)/python book/first_cell.py
 
 serve: book ## show the book at http://localhost:8000 (PORT=... for another)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) $(PORT)

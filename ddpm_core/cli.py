@@ -260,7 +260,7 @@ def evaluate(
 ) -> None:
     """Measure a model's samples against real images that it need not have seen."""
     from ddpm_core import evaluation
-    from ddpm_core.models import best_device, load_model
+    from ddpm_core.models import best_device, load_model, quick
 
     measure, model = evaluation.extractor(features), load_model(weights, best_device())
     data = data or model.preset.data
@@ -269,13 +269,13 @@ def evaluate(
             f"the classifier knows toy cars, not {data}: choose --features "
             "imagenet or inception"
         )
-    real = evaluation.real_images(data, model.preset, 2 * n, seed + 1)
+    real = evaluation.real_images(data, model.preset, n, seed + 1)
     told = evaluation.told_captions(model, n, seed=seed + 1, scale=scale)
     samples = evaluation.draw_samples(
-        model, n, steps=steps, sampler=sampler, seed=seed, **told
+        quick(model), n, steps=steps, sampler=sampler, seed=seed, **told
     )
     typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}:")
-    typer.echo(evaluation.score(measure, samples, *real.split(n)))
+    typer.echo(evaluation.score(measure, samples, *real))
     if told and data == "toy-cars":
         shares = evaluation.obedience(samples, evaluation.asked(n, seed=seed + 1))
         said = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
@@ -300,27 +300,30 @@ def export(
 @app.command()
 def exercises(
     chapter: Annotated[str, typer.Argument(help="'05' for that chapter; or all")] = "",
-    chapters: Annotated[Path, typer.Option(help="folder of the notebooks")] = Path(
-        "chapters"
-    ),
+    chapters: Annotated[
+        Path | None, typer.Option(help="folder of the notebooks: chapters, or this one")
+    ] = None,
 ) -> None:
     """Tell how far you have come: run the checks of the exercises in the notebooks.
 
     It reads the notebooks as they were last saved, and runs their answers.
     """
-    from ddpm_core.exercises import FAILED, PASSED, all_exercises, answer
+    from ddpm_core.exercises import FAILED, MARKS, all_exercises, answer
 
-    marks = {PASSED: "x", FAILED: "!"}
-    found, notebook, passed = all_exercises(chapters, chapter), None, 0
-    for exercise in found:
+    if chapters is None:
+        chapters = Path("chapters") if Path("chapters").is_dir() else Path()
+    notebook, count = None, dict.fromkeys(MARKS, 0)
+    for exercise in all_exercises(chapters, chapter):
         if exercise.notebook != notebook:
             notebook = exercise.notebook
             typer.echo(notebook.stem)
         got = answer(exercise)
-        passed += got.status == PASSED
-        line = f"  [{marks.get(got.status, ' ')}] {exercise.number} {exercise.title}"
+        count[got.status] += 1
+        line = f"  [{MARKS[got.status]}] {exercise.number} {exercise.title}"
         typer.echo(f"{line}: {got.message}" if got.status == FAILED else line)
-    typer.echo(f"{passed} of {len(found)} passed")
+    typer.echo(
+        ", ".join(f"{n} {status} [{MARKS[status]}]" for status, n in count.items())
+    )
 
 
 if __name__ == "__main__":

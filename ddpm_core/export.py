@@ -14,6 +14,7 @@ from ddpm_core.evaluation import (
     draw_samples,
     nearest_images,
     obedience,
+    save_beside_nearest,
     score,
     told_captions,
 )
@@ -56,12 +57,8 @@ def export(
     samples = draw_samples(model, n, steps=steps, seed=seed, **told)
     save_grid(out / "samples.png", samples[:SHOWN])
     trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
-    near, distance = nearest_images(samples[:SHOWN], trained_on)
-    rows = torch.cat([samples[: AUDITED // 2], near[: AUDITED // 2]])
-    rows = torch.cat(
-        [rows, samples[AUDITED // 2 : AUDITED], near[AUDITED // 2 : AUDITED]]
-    )
-    save_grid(out / "nearest.png", rows, ncols=AUDITED // 2)
+    save_beside_nearest(out / "nearest.png", samples[:AUDITED], trained_on)
+    _, distance = nearest_images(samples[:SHOWN], trained_on)
     held = torch.from_numpy(run.split.images[run.split.held_out.numpy()])
     _, held_distance = nearest_images(to_float(held[:SHOWN]), trained_on)
     plots.use_style()

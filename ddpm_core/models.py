@@ -1,7 +1,7 @@
 """Trained diffusion models, and what they make. Chapters 07 and 08."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +24,12 @@ from ddpm_core.samplers import (
     spaced_times,
 )
 from ddpm_core.schedules import Schedule
-from ddpm_core.types import Denoise, Images, Samples
+from ddpm_core.types import Condition, Denoise, Images, Samples, Times
 from ddpm_core.unet import UNet
 from ddpm_core.weights import fit_weights, load_weights
+
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The number formats of training, by the names that accelerate gives them."""
 
 TextEncoder = CLIP | PublishedCLIP
 """What turns prompts into conditions: `encode`, and the `widths` of what it gives."""
@@ -133,6 +136,36 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def best_precision(device: torch.device) -> str:
+    """The number format to train in there, as accelerate names it: no is fp32."""
+    if device.type != "cuda":
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+class Quick(nn.Module):
+    """A network made to be called often on a GPU: in half precision and compiled.
+
+    Takes and returns what the network does, in fp32. Chapter 14.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+        self.dtype = DTYPES[best_precision(next(net.parameters()).device)]
+        self.compiled = torch.compile(net)
+
+    def forward(self, x: Samples, t: Times, cond: Condition | None = None) -> Samples:
+        with torch.autocast(x.device.type, self.dtype):
+            return self.compiled(x, t, cond).float()
+
+
+def quick(model: DiffusionModel) -> DiffusionModel:
+    """The same model for many images: on a CUDA GPU, its network made `Quick`."""
+    on_gpu = next(model.net.parameters()).device.type == "cuda"
+    return replace(model, net=Quick(model.net)) if on_gpu else model
 
 
 def load_model(name: str | Path, device: str | torch.device = "cpu") -> DiffusionModel:

@@ -12,7 +12,8 @@ from math import inf, log10
 
 import ipywidgets
 import torch
-from ipywidgets import HTML, HBox, Layout, Stack, ToggleButtons, VBox, Widget, jslink
+import traitlets
+from ipywidgets import HTML, HBox, Layout, ToggleButtons, VBox, Widget
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -27,6 +28,28 @@ from ddpm_core.schedules import (
     sigmoid_schedule,
 )
 from ddpm_core.types import Images
+
+if hasattr(ipywidgets, "Stack"):
+    from ipywidgets import Stack, jslink
+else:  # version 7, as in Colab, has none, and Colab's pages do not link: Python does
+    from ipywidgets import link as jslink
+
+    class Stack(VBox):
+        """Shows the one of its children that `selected_index` numbers."""
+
+        selected_index = traitlets.Int(0)
+
+        def __init__(self, children: Sequence[Widget] = (), **options):
+            super().__init__(children, **options)
+            self._shown, self._hidden = Layout(), Layout(display="none")
+            self.observe(self._show, ["children", "selected_index"])
+            self._show()
+
+        def _show(self, change=None) -> None:
+            for index, child in enumerate(self.children):
+                chosen = index == self.selected_index
+                child.layout = self._shown if chosen else self._hidden
+
 
 NEEDS_KERNEL = "needs-kernel"
 KINDS = {

@@ -1,5 +1,9 @@
 """What all tests share; shapes and types are checked at run time in all of them."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 from jaxtyping import install_import_hook
 
 install_import_hook("ddpm_core", "typecheck.checker")
@@ -12,6 +16,20 @@ import torch  # noqa: E402
 def generator() -> torch.Generator:
     """A generator of fixed seed: every test sees the same numbers in each run."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def committed() -> list[Path]:
+    """The files that git has or would take."""
+    root = Path(__file__).parents[1]
+    if not shutil.which("git") or not (root / ".git").exists():
+        pytest.skip("this is no clone: only git knows what is committed")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=True
+    )
+    paths = [root / name for name in names.stdout.splitlines()]
+    return [path for path in paths if path.is_file()]
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from ddpm_core.evaluation import (
 )
 from ddpm_core.metrics import frechet_distance
 from ddpm_core.presets import preset
+from ddpm_core.runs import load_split
 
 PIXELS = Extractor("pixels", lambda images: images[:, :, ::8, ::8].flatten(1))
 
@@ -68,14 +69,27 @@ def test_a_copy_is_found_at_distance_zero(cars):
 
 def test_real_images_come_from_where_they_are_asked(tmp_path):
     chosen = preset("toy-cars-32")
-    drawn = real_images("toy-cars", chosen, 5, seed=4)
-    assert torch.equal(drawn, to_float(draw_toy_cars(5, seed=4).images))
-    write_packed(tmp_path / "packed", draw_toy_cars(9, seed=1).images)
-    packed = real_images(str(tmp_path / "packed"), chosen, 9, seed=0)
-    rows = {tuple(row) for row in packed.flatten(1).tolist()}
-    assert len(rows) == 9
-    with pytest.raises(ValueError, match=r"10 images of 32 .* holds 9 of 32 pixels"):
-        real_images(str(tmp_path / "packed"), chosen, 10, seed=0)
+    drawn = torch.cat(real_images("toy-cars", chosen, 5, seed=4))
+    assert torch.equal(drawn, to_float(draw_toy_cars(10, seed=4).images))
+    folder = str(tmp_path / "packed")
+    write_packed(tmp_path / "packed", draw_toy_cars(10, seed=1).images)
+    packed = torch.cat(real_images(folder, chosen, 5, seed=0))
+    assert len({tuple(row) for row in packed.flatten(1).tolist()}) == 10
+    with pytest.raises(ValueError, match=r"twice 6 images of 32 .* holds 10 of 32 pix"):
+        real_images(folder, chosen, 6, seed=0)
+
+
+def test_photos_are_measured_against_those_held_out(tmp_path):
+    folder = str(tmp_path / "packed")
+    write_packed(tmp_path / "packed", draw_toy_cars(12, seed=1).images)
+    chosen = preset("toy-cars-32").replace(data=folder, held_out=4, batch=2)
+    split = load_split(chosen)
+    held_out, trained_on = real_images(folder, chosen, 4, seed=0)
+    assert torch.equal(held_out, to_float(split.images[split.held_out.numpy()]))
+    known = {tuple(x) for x in to_float(split.images[split.train]).flatten(1).tolist()}
+    assert all(tuple(x) in known for x in trained_on.flatten(1).tolist())
+    with pytest.raises(ValueError, match="5 photos .* this model held out 4 of"):
+        real_images(folder, chosen, 5, seed=0)
 
 
 def test_the_classifiers_features_are_an_extractor():

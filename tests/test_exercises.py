@@ -2,7 +2,7 @@
 
 A check `check_<name>` in chapters/checks belongs to a cell tagged `exercise`, which
 defines `<name>`, and to a cell tagged `solution`, which defines `<name>_solution`. Both
-need nothing but the first cell of their chapter, its imports.
+need nothing but the imports of their chapter, its first cell after that of the set-up.
 """
 
 import importlib
@@ -35,7 +35,8 @@ def wrong_answers(chapter: str) -> dict:
 def code_cells(chapter: str) -> list[dict]:
     (path,) = CHAPTERS.glob(f"{chapter.removeprefix('ch')}_*.ipynb")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == "code"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    return [cell for cell in code if "setup" not in cell["metadata"].get("tags", [])]
 
 
 def tagged(chapter: str, tag: str, definition: str) -> str:
@@ -138,6 +139,7 @@ ATTEMPTS = [
     ("open", STD.replace("return {}", "raise NotImplementedError"), "not attempted"),
     ("broken", STD.format("("), "failed"),
     ("cut short", "x = 'passed: not at all'", "failed"),
+    ("scattered", STD.format("helper(a)"), "failed"),
 ]
 
 
@@ -148,7 +150,10 @@ def folder(tmp_path) -> Path:
     def cell(kind, source, *tags):
         return {"cell_type": kind, "source": source, "metadata": {"tags": tags}}
 
-    cells = [cell("code", ["from checks import ch05\n", "print('hello')"])]
+    cells = [
+        cell("code", "%pip install a library", "setup"),
+        cell("code", ["from checks import ch05\n", "print('hello')"]),
+    ]
     for number, (title, source, _) in enumerate(ATTEMPTS, 1):
         cells.append(
             cell("markdown", f"## Exercises\n\n### Exercise {number}: {title}")
@@ -168,6 +173,7 @@ def test_progress_tells_right_wrong_and_open_apart(folder):
     assert [a.status for a in got] == [status for *_, status in ATTEMPTS]
     assert "variance" in got[1].message and got[3].message.startswith("SyntaxError")
     assert "check did not run" in got[4].message
+    assert "NameError" in got[5].message and "only the notebook's" in got[5].message
     assert all(isinstance(a, Answer) for a in got) and Path.cwd() != folder
 
 
@@ -175,7 +181,15 @@ def test_progress_is_a_command(folder):
     run = CliRunner().invoke(app, ["exercises", "05", "--chapters", str(folder)])
     assert run.exit_code == 0 and "[x] 1 right\n" in run.output
     assert "[!] 2 wrong: " in run.output and "[ ] 3 open\n" in run.output
-    assert run.output.endswith("1 of 5 passed\n")
+    assert run.output.endswith("1 passed [x], 4 failed [!], 1 not attempted [ ]\n")
+
+
+def test_progress_is_found_from_inside_the_folder_too(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert "05_short\n" in CliRunner().invoke(app, ["exercises"]).output
+    (folder / "chapters").mkdir()
+    (folder / "05_short.ipynb").rename(folder / "chapters" / "05_inner.ipynb")
+    assert "05_inner\n" in CliRunner().invoke(app, ["exercises"]).output
 
 
 def test_progress_refuses_what_is_no_chapter(folder):

@@ -3,12 +3,12 @@
 import ast
 import json
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import first_cell
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpm_core"
@@ -58,7 +58,10 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
 
 BARE = {"torch", "torchvision", "numpy", "PIL", "accelerate", "safetensors"}
 BARE |= {"jaxtyping", "tqdm", "typer"}
-ALSO = {"plots": {"matplotlib"}, "widgets": {"ipywidgets", "matplotlib"}}
+ALSO = {
+    "plots": {"matplotlib"},
+    "widgets": {"ipywidgets", "matplotlib", "traitlets"},  # ipywidgets brings traitlets
+}
 
 
 def modules() -> list[Path]:
@@ -156,8 +159,31 @@ def test_chapter_is_plain_markdown(path):
 
 @chapters
 def test_chapter_ran_from_top_to_bottom(path):
-    ran = [c["execution_count"] for c in cells(path, "code") if text_of(c).strip()]
+    code = [c for c in cells(path, "code") if text_of(c).strip()]
+    ran = [c["execution_count"] for c in code if not first_cell.is_first(c)]
     assert ran == list(range(1, len(ran) + 1))
+
+
+@chapters
+def test_chapter_begins_with_the_common_cell_and_folds_its_solutions(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert first_cell.with_first_cell(notebook, first_cell.address()) == notebook
+
+
+QUESTION = re.compile(  # with empty lines, so that the answer is read as Markdown
+    r"^\*\*(\d)\.\*\* .+\n\n<details>\n<summary>Answer</summary>\n\n.+\n\n</details>$",
+    re.MULTILINE,
+)
+
+
+@chapters
+def test_chapter_asks_three_questions_before_its_exercises(path):
+    texts = [text_of(cell) for cell in cells(path, "markdown")]
+    (at,) = [i for i, text in enumerate(texts) if text.startswith("## Three questions")]
+    assert QUESTION.findall(texts[at]) == ["1", "2", "3"]
+    exercises = [i for i, text in enumerate(texts) if "## Exercises\n" in text]
+    assert all(texts[i].startswith("## Exercises\n") for i in exercises)
+    assert exercises in ([], [at + 1])
 
 
 @chapters
@@ -183,28 +209,16 @@ def test_chapter_is_in_the_book(path):
 # What is committed ------------------------------------------------------------------
 
 
-def committed() -> list[Path]:
-    """The files that git has or would take."""
-    if not shutil.which("git") or not (ROOT / ".git").exists():
-        pytest.skip("this is no clone: only git knows what is committed")
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    paths = [ROOT / name for name in names.stdout.splitlines()]
-    return [path for path in paths if path.is_file()]
-
-
-def test_no_file_names_a_path_of_one_machine_or_a_registry():
+def test_no_file_names_a_path_of_one_machine_or_a_registry(committed):
     folders = "|".join(["root", "home", "Users", "work", "mnt"])
     hosts = "|".join(["pypi", "pythonhosted", "npmjs"])
     foreign = re.compile(rf"(?<![\w.:/-])/(?:{folders})/\w|\b(?:{hosts})\.org".encode())
-    found = {p.name: foreign.findall(p.read_bytes()) for p in committed()}
+    found = {p.name: foreign.findall(p.read_bytes()) for p in committed}
     assert {name: hits for name, hits in found.items() if hits} == {}
 
 
-def test_no_committed_file_is_large():
-    assert [p.name for p in committed() if p.stat().st_size > 6_500_000] == []
+def test_no_committed_file_is_large(committed):
+    assert [p.name for p in committed if p.stat().st_size > 6_500_000] == []
 
 
 def test_constraints_pin_each_package_once_and_for_every_machine():

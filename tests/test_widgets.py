@@ -1,6 +1,7 @@
 """Sliders move their frames without Python; the explorer's frames tell the truth."""
 
 import base64
+import importlib.util
 import io
 import json
 import re
@@ -8,7 +9,15 @@ import re
 import numpy as np
 import pytest
 import torch
-from ipywidgets import HTML, Dropdown, Play, SelectionSlider, Stack, ToggleButtons
+from ipywidgets import (
+    HTML,
+    Dropdown,
+    IntText,
+    Play,
+    SelectionSlider,
+    Stack,
+    ToggleButtons,
+)
 from ipywidgets.embed import dependency_state
 from PIL import Image
 
@@ -212,3 +221,53 @@ def dom(widget) -> tuple[str, ...]:
 def test_explorer_refuses_what_it_cannot_show(shape, low, message):
     with pytest.raises(ValueError, match=message):
         widgets.schedule_explorer(torch.zeros(shape) + low, PRESETS)
+
+
+# ipywidgets 7, which Colab has -------------------------------------------------------
+
+
+@pytest.fixture
+def old(monkeypatch):
+    """The module as it is where ipywidgets has no Stack."""
+    monkeypatch.delattr("ipywidgets.Stack")
+    spec = importlib.util.find_spec("ddpm_core.widgets")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def shown(stack) -> list:
+    """The children of a stack that are seen."""
+    return [child for child in stack.children if child.layout.display != "none"]
+
+
+def test_python_moves_the_frames_where_the_page_cannot(old):
+    frames = {"A": ["<p>a0</p>", "<p>a1</p>"], "B": ["<p>b0</p>", "<p>b1</p>"]}
+    view = old.choice_slider(frames, ["0", "1"])
+    (slider,), (buttons,) = inside(view, SelectionSlider), inside(view, ToggleButtons)
+    (play,) = inside(view, Play)
+    outer = inside(view, old.Stack)[0]
+
+    def seen() -> str:
+        (inner,) = shown(outer)
+        (frame,) = shown(inner)
+        return frame.value
+
+    assert seen() == "<p>a0</p>"
+    play.value = 1
+    assert slider.index == 1 and seen() == "<p>a1</p>"
+    buttons.value = "B"
+    assert seen() == "<p>b1</p>"
+    slider.index = 0
+    assert seen() == "<p>b0</p>"
+
+
+def test_explorer_shows_an_own_schedule_where_the_page_cannot(old, image):
+    view = old.schedule_explorer(image, PRESETS, stages=4)
+    choices = [d for d in inside(view, Dropdown) if d.description in "AB"]
+    steps = inside(view, IntText)[0]
+    steps.value = 7
+    assert choices[0].value == "your own"
+    (side,) = shown(inside(view, old.Stack)[0])
+    (frame,) = shown(side)
+    assert "of 7</b>" in frame.value

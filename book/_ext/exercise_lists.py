@@ -1,7 +1,7 @@
 """Sphinx extension: lists of the exercises, made from the notebooks.
 
-A chapter's page lists its own where the section with its exercises begins; the
-directive `exercise-overview` lists those of all chapters.
+A chapter's page lists its own where the section with its exercises begins, and says
+what their stars mean; the directive `exercise-overview` lists those of all chapters.
 """
 
 from pathlib import Path
@@ -19,6 +19,13 @@ def entry(exercise: Exercise, page: str) -> nodes.list_item:
     link = nodes.reference("", exercise.title, internal=True, refuri=f"{page}#{anchor}")
     stars = nodes.inline("", " " + "★" * exercise.stars, classes=["stars"])
     return nodes.list_item("", nodes.paragraph("", "", link, stars))
+
+
+def legend(overview: str) -> nodes.paragraph:
+    """What the stars say, and the way to the page with all exercises."""
+    link = nodes.reference("", "All exercises", internal=True, refuri=overview)
+    text = "★ a formula put into code, ★★ a thought of your own, ★★★ a derivation. "
+    return nodes.paragraph("", text, link, nodes.Text("."), classes=["legend"])
 
 
 def listed(exercises: list[Exercise], page: str) -> nodes.enumerated_list:
@@ -60,7 +67,8 @@ def list_own(app, doctree) -> None:
     for section in doctree.findall(nodes.section):
         inner = [i for i, part in enumerate(section) if isinstance(part, nodes.section)]
         if section[0].astext() == "Exercises" and inner:
-            section.insert(inner[0], listed(exercises_of(notebook), ""))
+            uri = app.builder.get_relative_uri(app.env.docname, "book/exercises")
+            section.insert(inner[0], [listed(exercises_of(notebook), ""), legend(uri)])
 
 
 def setup(app) -> dict:

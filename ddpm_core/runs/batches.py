@@ -106,6 +106,10 @@ class Batches:
         elif self.device.type == "cuda":  # bytes are small: they lie by the network
             images = torch.from_numpy(np.array(images)).to(self.device)
         object.__setattr__(self, "images", images)
+        captions = self.split.caption
+        if captions is not None:
+            captions = captions.to(self.device)
+        object.__setattr__(self, "captions", captions)
 
     @property
     def steps_an_epoch(self) -> int:
@@ -116,19 +120,20 @@ class Batches:
 
         Where there are captions, their numbers are the fourth, some of them dropped.
         """
-        schedule = self.preset.make_schedule()
+        schedule, n = self.preset.make_schedule(), self.preset.batch
         for k in range(step, last):
-            yield self._share(k, schedule)
+            epoch, place = divmod(k, self.steps_an_epoch)
+            if k == step or place == 0:
+                order = self._order(epoch)
+            yield self._share(k, order[place * n : (place + 1) * n], schedule)
 
     def clean(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return x0 of some images, and of their mirror images, on the device."""
         if self.latent:
-            both = self.images[:, rows].to(self.device)
+            both = self.images[:, rows]
             return both[0], both[-1]
-        if isinstance(self.images, np.ndarray):
-            chosen = self.images[rows.numpy()]
-        else:  # a copy that waited for the device would hold up every step
-            chosen = self.images[rows.to(self.device, non_blocking=True)]
+        stored = isinstance(self.images, np.ndarray)
+        chosen = self.images[rows.cpu().numpy() if stored else rows]
         x0 = to_float(chosen).to(self.device)
         return x0, x0.flip(-1)
 
@@ -141,13 +146,19 @@ class Batches:
             parts.append(torch.stack([self.latent.encode(way) for way in ways]))
         return torch.cat(parts, dim=1)
 
-    def _share(self, step: int, schedule: Schedule) -> tuple[Tensor, ...]:
+    def _order(self, epoch: int) -> Tensor:
+        """The rows of the images in the order of that epoch, on the device."""
+        g = _seeded(self.preset, 1, epoch)
+        order = torch.randperm(len(self.split.train), generator=g)
+        return self.split.train[order].to(self.device)
+
+    def _share(self, step: int, chosen: Tensor, schedule: Schedule) -> tuple:
+        """This process's part of a batch, made of the images `chosen`.
+
+        What is looked up or drawn here is on the device already: a copy from the
+        host's memory would make the host wait for all steps before.
+        """
         preset, n = self.preset, self.preset.batch
-        epoch, place = divmod(step, self.steps_an_epoch)
-        order = torch.randperm(
-            len(self.split.train), generator=_seeded(preset, 1, epoch)
-        )
-        chosen = self.split.train[order[place * n : (place + 1) * n]]
         x0, mirrored = self.clean(chosen)
         g = _seeded(preset, 2, step, self.device)
         t = draw_times(schedule, n, device=self.device, generator=g)
@@ -157,15 +168,11 @@ class Batches:
             x0 = torch.where(flipped, mirrored, x0)
         torch.manual_seed(_seed(preset, 3, step, self.rank))  # dropout's
         mine = slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
-        if self.split.caption is None:
+        if self.captions is None:
             return x0[mine], t[mine], eps[mine]
-        caption = dropped(
-            self.split.caption[chosen],
-            torch.tensor(0),
-            preset.drop,
-            _seeded(preset, 4, step),
-        )
-        return x0[mine], t[mine], eps[mine], caption.to(self.device)[mine]
+        g, told = _seeded(preset, 4, step, self.device), self.captions[chosen]
+        caption = dropped(told, torch.zeros_like(told[0]), preset.drop, g)
+        return x0[mine], t[mine], eps[mine], caption[mine]
 
 
 def _seed(preset: Preset, *parts: int) -> int:

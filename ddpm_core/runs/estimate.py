@@ -1,15 +1,15 @@
 """What a run would cost on this machine, told from a few of its steps. Chapter 14."""
 
 import time
+from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm_core.models import DTYPES
 from ddpm_core.runs.run import Run
-
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Estimate(NamedTuple):
@@ -41,34 +41,43 @@ class Estimate(NamedTuple):
         )
 
 
-def estimate(run: Run, *, steps: int = 10, warmup: int = 3) -> Estimate:
+def estimate(run: Run, *, enough: float = 5.0, warmup: int = 3) -> Estimate:
     """Take a few steps of a run and tell what all of them would cost.
 
     The first `warmup` steps, in which memory is claimed and kernels are compiled, do
-    not count. Leaves no log and no checkpoint, but a run that is further on. Raises
-    ValueError for a run of fewer steps. Chapter 14.
+    not count; after them 1, 2, 4, ... steps are timed, until they take `enough`
+    seconds. Leaves no log and no checkpoint, but a run that is further on. Raises
+    ValueError for a run that has ended by then. Chapter 14.
     """
-    if run.steps < warmup + steps:
-        raise ValueError(
-            f"an estimate takes {warmup + steps} steps, the run has {run.steps}"
-        )
-    device, taken = run.accelerator.device, run.take_steps()
-    for _ in islice(taken, warmup):
-        pass
-    _wait(device)
-    start = time.perf_counter()
-    for _ in islice(taken, steps):
-        pass
-    _wait(device)
-    seconds = time.perf_counter() - start
-    world = run.accelerator.num_processes
+    taken, steps = run.take_steps(), 1
+    seconds_of(run, taken, warmup)
+    while (seconds := seconds_of(run, taken, steps)) < enough:
+        steps *= 2
+    device, world = run.accelerator.device, run.accelerator.num_processes
     return Estimate(
         images_per_second=steps * run.preset.batch / seconds,
         memory=_memory(device),
         flop=3 * forward_flop(run),
-        rate=world * matrix_rate(device, DTYPES[run.preset.precision]),
+        rate=world * matrix_rate(device, DTYPES[run.accelerator.mixed_precision]),
         images=run.steps * run.preset.batch,
     )
+
+
+def seconds_of(run: Run, taken: Iterator, steps: int) -> float:
+    """How long that many steps take, the mean of all processes, which so agree on it.
+
+    ValueError where fewer steps are left.
+    """
+    accelerator = run.accelerator
+    device = accelerator.device
+    _wait(device)
+    start = time.perf_counter()
+    done = sum(1 for _ in islice(taken, steps))
+    _wait(device)
+    if done < steps:
+        raise ValueError(f"the run's {run.steps} steps are too few for an estimate")
+    seconds = torch.tensor(time.perf_counter() - start, device=device)
+    return accelerator.reduce(seconds, "mean").item()
 
 
 @torch.no_grad()

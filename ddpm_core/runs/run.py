@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddpm_core import training
@@ -17,6 +17,8 @@ from ddpm_core.datasets.images import save_strip
 from ddpm_core.diffusion import diffusion_loss, min_snr
 from ddpm_core.models import (
     DiffusionModel,
+    best_device,
+    best_precision,
     load_autoencoder,
     load_text_encoder,
     step_generator,
@@ -29,6 +31,7 @@ from ddpm_core.schedules import Schedule
 from ddpm_core.unet import UNet
 
 ROWS = 4  # cars in a strip
+HELD_OUT = 512  # images whose loss is taken after each epoch
 
 
 class Run:
@@ -49,7 +52,7 @@ class Run:
         self.folder, self.preset, self.listener = folder, preset, listener
         self.files = RunFolder(folder)
         _check_launcher(preset)
-        self.accelerator = Accelerator(mixed_precision=preset.precision)
+        self.accelerator = Accelerator(mixed_precision=mixed_precision(preset))
         self.main = self.accelerator.is_main_process
         self.files.check(preset, resume=resume)
         torch.manual_seed(preset.seed)
@@ -141,8 +144,9 @@ class Run:
                     "seconds": self.seconds,
                 }
                 self._log(row)
-                since, losses, norms = now, [], []
+                losses, norms = [], []
                 yield row
+                since = time.perf_counter()  # the listener's time is not training's
             paused = time.perf_counter()
             if self.main and ends_epoch:
                 self._end_epoch(done.step // epoch_steps)
@@ -152,11 +156,10 @@ class Run:
 
     def take_steps(self) -> Iterator[training.TrainStep]:
         """Train and yield after each step; nothing is logged, nothing saved."""
-        preset, schedule = self.preset, self.preset.make_schedule()
-        schedule = schedule.to(self.accelerator.device)
-        net = torch.compile(self.net) if preset.compile else self.net
+        preset, device = self.preset, self.accelerator.device
+        schedule = preset.make_schedule().to(device)
         return training.train(
-            net,
+            self._compiled() if preset.compile else self.net,
             self._loss(schedule),
             self.batches.since(self.step, self.steps),
             self.optimizer,
@@ -172,6 +175,14 @@ class Run:
             accelerator=self.accelerator,
             start=self.step,
         )
+
+    def _compiled(self) -> nn.Module:
+        """The network compiled; on one GPU, its kernels are launched as one graph."""
+        whole = self.accelerator.num_processes == self.preset.accumulate == 1
+        on_gpu = self.accelerator.device.type == "cuda"
+        torch.backends.cudnn.benchmark = on_gpu
+        graphs = on_gpu and whole  # a graph's gradients live until its next launch
+        return torch.compile(self.net, mode="reduce-overhead" if graphs else None)
 
     def _loss(self, schedule: Schedule) -> Callable[..., Tensor]:
         """The loss of a network on what `Batches` yields."""
@@ -195,26 +206,33 @@ class Run:
         if epoch in self.preset.strips:
             self.save_strip(self.folder / "strips" / f"epoch-{epoch:04d}.png")
 
-    @torch.no_grad()
-    def held_out(self, chunk: int = 256) -> float:
-        """The averaged weights' loss on the held-out images.
+    def held_out(self) -> float:
+        """The averaged weights' loss on the held-out images, the first 512 of them.
 
         Times and noise never change: what moves it is the network alone.
         """
+        return self.held_out_losses()[1].mean().item()
+
+    @torch.no_grad()
+    def held_out_losses(self, chunk: int = 256) -> tuple[Tensor, Tensor]:
+        """The times, evenly over 1..T, and the losses that `held_out` averages."""
         preset, device = self.preset, self.accelerator.device
-        n = len(self.split.held_out)
+        held_out = self.split.held_out[:HELD_OUT]
+        n = len(held_out)
         loss, g = self._loss(preset.make_schedule()), torch.Generator()
         g.manual_seed(preset.seed)
-        t = 1 + torch.arange(n) * preset.T // n  # evenly over 1..T
+        t = 1 + torch.arange(n) * preset.T // n
         losses = []
         for i in range(0, n, chunk):
-            rows = self.split.held_out[i : i + chunk]
+            rows = held_out[i : i + chunk]
             x0, _ = self.batches.clean(rows)
             batch = [x0, t[i : i + chunk], torch.randn(x0.shape, generator=g)]
             if self.split.caption is not None:
                 batch.append(self.split.caption[rows])
-            losses.append(loss(self.ema.net, *(part.to(device) for part in batch)))
-        return torch.cat(losses).mean().item()
+            with self.accelerator.autocast():
+                found = loss(self.ema.net, *(part.to(device) for part in batch))
+            losses.append(found.float())
+        return t, torch.cat(losses).cpu()
 
     def save_strip(self, path: Path) -> None:
         """Draw 9 stages, from noise to car, for a few cars of one fixed noise."""
@@ -228,7 +246,9 @@ class Run:
         save_strip(path, [self.model.decode(state.x) for state in states])
 
     def _check_finite(self, loss: float, norm: float) -> None:
-        scaled = self.preset.precision == "fp16"  # whose scaler skips such steps
+        scaled = (
+            self.accelerator.mixed_precision == "fp16"
+        )  # whose scaler skips such steps
         if not (np.isfinite(loss) and (scaled or np.isfinite(norm))):
             raise Stopped(
                 f"the loss is no longer a number at step {self.step} (loss {loss}, "
@@ -279,10 +299,17 @@ class Run:
             self.files.log(row)
 
 
+def mixed_precision(preset: Preset) -> str:
+    """The precision of a run on this machine: 'auto' is what its GPU can do best."""
+    if preset.precision != "auto":
+        return preset.precision
+    return best_precision(best_device())
+
+
 def _check_launcher(preset: Preset) -> None:
     """Refuse a precision that `accelerate launch` asks for and the preset does not."""
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in ("no", preset.precision):
+    if asked not in ("no", mixed_precision(preset)):
         raise ValueError(
             f"accelerate launch asks for {asked}, the preset for {preset.precision}: "
             f"give --precision {asked} to ddpm train"

@@ -1,0 +1,95 @@
+"""Write into every chapter what all have in common: its first code cell.
+
+    python book/first_cell.py
+
+The cell brings the book to a machine that has only Python and PyTorch, such as Colab,
+and does nothing where the library is installed. It holds the address of the repository,
+which stands in _config.yml. Cells with a solution get what folds them, on the page and
+in every program that shows notebooks.
+"""
+
+import json
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # Colab; JupyterLab
+SOLUTION = FOLDED | {
+    "mystnb": {"code_prompt_hide": "Solution", "code_prompt_show": "Solution"},
+    "tags": ["hide-cell", "solution"],
+}
+FIRST = FOLDED | {"tags": ["remove-cell", "setup", "skip-execution"]}
+
+SOURCE = """\
+# @title In Colab, run this first. Where the book is installed it does nothing.
+import os
+import sys
+from importlib.util import find_spec
+
+REPOSITORY = "ADDRESS"
+
+if not find_spec("ddpm_core"):
+    assert REPOSITORY, "fill in REPOSITORY above: where git finds the book"
+    !git clone -q --depth 1 {REPOSITORY} ddpm-cars
+    %pip install -q -e "ddpm-cars[plots]"
+    sys.path.insert(0, os.path.abspath("ddpm-cars"))
+if os.path.isdir("ddpm-cars"):
+    %cd -q ddpm-cars/chapters"""
+
+
+def address() -> str:
+    """Return the public address of the repository; '' while it has none."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    return config["repository"]["url"]
+
+
+def first_cell(repository: str) -> dict:
+    """Return the cell, which fetches the book from `repository`."""
+    source = SOURCE.replace("ADDRESS", repository)
+    return {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": "setup",
+        "metadata": FIRST,
+        "outputs": [],
+        "source": source.splitlines(keepends=True),
+    }
+
+
+def tags(cell: dict) -> list[str]:
+    """Return the tags of a cell."""
+    return cell["metadata"].get("tags", [])
+
+
+def is_first(cell: dict) -> bool:
+    """Tell whether this is a cell that `first_cell` made."""
+    return "setup" in tags(cell)
+
+
+def folded(cell: dict) -> dict:
+    """Return the cell, folded if it holds a solution."""
+    return cell | {"metadata": SOLUTION} if "solution" in tags(cell) else cell
+
+
+def with_first_cell(notebook: dict, repository: str) -> dict:
+    """Return the notebook with the cell before its other code, solutions folded."""
+    cells = [folded(cell) for cell in notebook["cells"] if not is_first(cell)]
+    kinds = [cell["cell_type"] for cell in cells]
+    cells.insert(kinds.index("code"), first_cell(repository))
+    return notebook | {"cells": cells}
+
+
+def main() -> None:
+    """Write all chapters anew."""
+    for path in sorted((ROOT / "chapters").glob("*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        text = json.dumps(
+            with_first_cell(notebook, address()), indent=1, ensure_ascii=False
+        )
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

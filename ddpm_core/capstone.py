@@ -1,0 +1,188 @@
+"""The run of the capstone: trained, measured on the way, written down. Chapter 14.
+
+    python -m ddpm_core.capstone cars64 --run data/runs/cars64 --out data/results/cars64
+
+It takes the options of `ddpm train` too, and goes on with a run that stands in its
+folder. What it writes is small: `results.json`, which names the command, the commit,
+the hardware and the versions, and pictures.
+"""
+
+import json
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+import typer
+from PIL import Image
+
+from ddpm_core import evaluation
+from ddpm_core.cli import changed_fields, preset_options
+from ddpm_core.datasets.images import save_grid
+from ddpm_core.models import DiffusionModel, quick
+from ddpm_core.presets import Preset, preset
+from ddpm_core.runs import Run, read_log
+from ddpm_core.runs.estimate import forward_flop
+from ddpm_core.types import Images
+
+SHOWN = 64  # samples in the picture
+AUDITED = 16  # samples above their nearest training image
+BINS = 16  # of times, in which the held-out loss is told
+CHUNK = 256  # images that are sampled at once
+QUALITY = 85  # of the pictures, as WebP
+
+RESULTS = Path(__file__).parents[1] / "data" / "results"
+
+
+class Judge(NamedTuple):
+    """What samples are measured on and against."""
+
+    measure: evaluation.Extractor
+    real: Images
+    more_real: Images
+
+    def samples(self, model: DiffusionModel, calls: int, sampler: str) -> Images:
+        """As many samples as there are real images, from the same noise each time."""
+        n = len(self.real)
+        told = evaluation.told_captions(model, n, seed=1, scale=1.0)
+        return evaluation.draw_samples(
+            model, n, steps=calls, sampler=sampler, chunk=CHUNK, **told
+        )
+
+    def score(self, model: DiffusionModel, calls: int, sampler: str = "ddim") -> dict:
+        """Samples of that many network calls, measured; `took`: their seconds."""
+        start = time.perf_counter()
+        samples = self.samples(model, calls, sampler)
+        seconds = time.perf_counter() - start
+        scores = evaluation.score(self.measure, samples, self.real, self.more_real)
+        row = {"sampler": sampler, "calls": calls, "took": round(seconds, 2)}
+        return row | asdict(scores)
+
+
+def judge(run: Run, features: str, n: int) -> Judge:
+    """Prepare to measure the samples of a run on n images."""
+    data = run.preset.data
+    real = evaluation.real_images(data, run.preset, n, run.preset.seed + 1)
+    return Judge(evaluation.extractor(features), *real)
+
+
+def train(run: Run, by: Judge, marks: Sequence[float], calls: int) -> list[dict]:
+    """Train to the end; measure at the `marks`, shares of the run in 0..1.
+
+    Returns a row for each mark, also for those before the run was resumed.
+    """
+    path = run.folder / "marks.jsonl"
+    known = path.read_text().splitlines() if path.exists() else []
+    known = [row for row in map(json.loads, known) if row["step"] <= run.step]
+    model = quick(run.model)
+    left = [mark for mark in sorted(marks) if mark * run.steps > run.step]
+    for row in run.rows():
+        if left and row["step"] >= left[0] * run.steps:
+            left = [mark for mark in left if mark * run.steps > row["step"]]
+            place = {key: row[key] for key in ("step", "epoch", "seconds")}
+            known.append(place | by.score(model, calls))
+            path.write_text("".join(json.dumps(row) + "\n" for row in known))
+            print(known[-1], flush=True)
+    return known
+
+
+def loss_by_time(run: Run) -> dict[str, list[float]]:
+    """The mean held-out loss in each of `BINS` equal spans of the times."""
+    t, losses = run.held_out_losses()
+    parts = zip(t.chunk(BINS), losses.chunk(BINS), strict=True)
+    rows = [(span.float().mean().item(), loss.mean().item()) for span, loss in parts]
+    times, means = zip(*rows, strict=True)
+    return {"t": list(times), "loss": list(means)}
+
+
+def describe(run: Run, command: str) -> dict:
+    """What was run, where, with what, and how fast it trained."""
+    rates = [row["images_per_second"] for row in read_log(run.folder) if "lr" in row]
+    return {
+        "command": command,
+        "commit": commit(),
+        "hardware": run.hardware(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "config": run.preset.to_dict(),
+        "precision": run.accelerator.mixed_precision,
+        "parameters": sum(p.numel() for p in run.net.parameters()),
+        "FLOP an image and step": 3 * forward_flop(run),
+        "images": len(run.split.train),
+        "images seen": run.step * run.preset.batch,
+        "images a second": round(torch.tensor(rates).median().item(), 1),
+        "seconds": round(run.seconds, 1),
+    }
+
+
+def commit() -> str:
+    """The commit of this code; 'unknown' outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.check_output(command, text=True, stderr=subprocess.PIPE)[:12]
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def save_pictures(run: Run, samples: Images, out: Path) -> None:
+    """Write samples, some above their nearest training image, and the run's strips."""
+    trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
+    save_grid(out / "samples.png", samples[:SHOWN])
+    evaluation.save_beside_nearest(out / "nearest.png", samples[:AUDITED], trained_on)
+    for strip in (run.folder / "strips").glob("*.png"):
+        shutil.copy(strip, out)
+    for picture in out.glob("*.png"):
+        Image.open(picture).save(picture.with_suffix(".webp"), quality=QUALITY)
+        picture.unlink()
+
+
+def load_results(name: str) -> dict:
+    """Read what a run found: `results.json` of data/results/`name`. Chapter 14."""
+    return json.loads((RESULTS / name / "results.json").read_text())
+
+
+@preset_options
+def main(
+    name: Annotated[str, typer.Argument(help="name of a preset")],
+    run: Annotated[Path, typer.Option(help="folder of the run")],
+    out: Annotated[Path, typer.Option(help="folder to write results to")],
+    n: Annotated[int, typer.Option(help="samples, and held-out images")] = 2048,
+    features: Annotated[str, typer.Option(help="imagenet or inception")] = "imagenet",
+    marks: Annotated[
+        str, typer.Option(help="shares of the run after which it is measured")
+    ] = "0.05,0.1,0.2,0.4,0.7,1",
+    calls: Annotated[int, typer.Option(help="network calls for these marks")] = 20,
+    table: Annotated[
+        str, typer.Option(help="network calls of the table at the end")
+    ] = "5,10,20,50",
+    **options,
+) -> None:
+    """Train a preset, or go on with its run; measure it; write results and pictures."""
+    chosen: Preset = preset(name).replace(**changed_fields(options))
+    started = (run / "config.json").exists()
+    training = Run(run, chosen, resume=started)
+    command = shlex.join(["python", "-m", "ddpm_core.capstone", *sys.argv[1:]])
+    training.note_command(command)
+    by = judge(training, features, n)
+    shares = [float(mark) for mark in marks.split(",")]
+    found = {"marks": train(training, by, shares, calls)}
+    found |= describe(training, command) | {"loss by time": loss_by_time(training)}
+    model, rows = quick(training.model), []
+    out.mkdir(parents=True, exist_ok=True)
+    for count in map(int, table.split(",")):
+        for sampler in ("ddim", "dpm-solver++"):
+            rows.append(by.score(model, count, sampler))
+            print(rows[-1], flush=True)
+            text = json.dumps(found | {"table": rows}, indent=1) + "\n"
+            (out / "results.json").write_text(text)
+    save_pictures(training, by.samples(model, 50, "ddim"), out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

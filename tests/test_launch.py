@@ -1,0 +1,71 @@
+"""The buttons of a chapter's page follow from the one address of the repository."""
+
+import re
+import shutil
+import subprocess
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = "chapters/05_short.ipynb"
+BINDER = "https://mybinder.org/v2/{}/main?urlpath=lab/tree/" + NOTEBOOK
+COLAB = "https://colab.research.google.com/github/owner/book/blob/main/" + NOTEBOOK
+
+
+def build(folder: Path, address: str) -> Path:
+    """Build a book of one chapter, with this project's settings of the buttons."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert "launch_buttons" not in config, "the extension chooses them"
+    settings = {
+        "execute": config["execute"],
+        "repository": config["repository"] | {"url": address},
+        "sphinx": {"local_extensions": {"launch": str(ROOT / "book" / "_ext")}},
+    }
+    (folder / "_config.yml").write_text(yaml.safe_dump(settings))
+    chapters = [{"file": NOTEBOOK.removesuffix(".ipynb")}]
+    toc = {"format": "jb-book", "root": "intro", "chapters": chapters}
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (folder / "intro.md").write_text("# The book\n")
+    cells = [nbformat.v4.new_markdown_cell("# A chapter")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    (folder / "chapters").mkdir()
+    nbformat.write(notebook, folder / NOTEBOOK)
+    program = shutil.which("jupyter-book", path=sysconfig.get_path("scripts"))
+    command = [program, "build", "-q", "-W", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder / "_build" / "html"
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("", set()),
+        ("https://github.com/owner/book", {BINDER.format("gh/owner/book"), COLAB}),
+        ("https://gitlab.com/owner/book", {BINDER.format("gl/owner%2Fbook")}),
+    ],
+)
+def test_buttons_lead_to_the_chapter_where_it_can_be_run(tmp_path, address, expected):
+    html = build(tmp_path, address)
+    page = (html / NOTEBOOK).with_suffix(".html").read_text()
+    links = set(re.findall(r'href="(https://[^"]*05_short\.ipynb)"', page))
+    assert links == expected
+    assert ("launch-buttons" in page) == bool(expected), "no empty menu"
+    assert (
+        f'href="../_sources/{NOTEBOOK}"' in page
+        and (html / "_sources" / NOTEBOOK).is_file()
+    )
+    assert "launch-buttons" not in (html / "intro.html").read_text()
+
+
+def test_binder_gets_what_the_library_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (torch,) = [d for d in project["dependencies"] if d.startswith("torch>")]
+    wanted = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text())
+    assert torch.replace("torch", "pytorch-cpu") in wanted["dependencies"]
+    assert '".[plots]"' in (ROOT / "binder" / "postBuild").read_text()
