@@ -257,6 +257,9 @@ def evaluate(
     ] = None,
     scale: Annotated[float, typer.Option(help="guidance of a text model")] = GUIDANCE,
     seed: Annotated[int, typer.Option(help="seed of all noise")] = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="compile the network first")
+    ] = False,
 ) -> None:
     """Measure a model's samples against real images that it need not have seen."""
     from ddpm_core import evaluation
@@ -272,7 +275,12 @@ def evaluate(
     real = evaluation.real_images(data, model.preset, n, seed + 1)
     told = evaluation.told_captions(model, n, seed=seed + 1, scale=scale)
     samples = evaluation.draw_samples(
-        quick(model), n, steps=steps, sampler=sampler, seed=seed, **told
+        quick(model, compiled=compiled),
+        n,
+        steps=steps,
+        sampler=sampler,
+        seed=seed,
+        **told,
     )
     typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}:")
     typer.echo(evaluation.score(measure, samples, *real))
