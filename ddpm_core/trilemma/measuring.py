@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -88,18 +88,36 @@ def main(
     seed: Annotated[int, typer.Option(help="seed of the samples")] = 0,
 ) -> None:
     """Measure the contenders of a table on one core and write it."""
-    options = {"out": out, "n": n, "seed": seed}
     torch.set_num_threads(1)
-    rows = []
-    for sampler, contender in contenders(table):
-        rows.append(measure(contender, sampler, n=n, seed=seed))
-        print(rows[-1]["name"], sampler, rows[-1]["calls"], rows[-1]["scores"])
+    rows = (
+        measure(contender, sampler, n=n, seed=seed)
+        for sampler, contender in contenders(table)
+    )
     real = to_float(draw_toy_cars(n, seed=seed + 1).images)
-    found = {
-        "command": command_line(f"ddpm_core.trilemma measure {table}", options),
+    write_table(
+        f"measure {table}",
+        {"out": out, "n": n, "seed": seed},
+        rows,
+        {"real": evaluation.attribute_report(real)},
+    )
+
+
+def write_table(
+    command: str, options: dict[str, object], rows: Iterable[dict], facts: dict
+) -> None:
+    """Write rows, as they are measured, with the command that repeats them.
+
+    `options` are those of the command; `out` is the file. `facts` hold for all rows.
+    """
+    found = []
+    for row in rows:
+        found.append(row)
+        print(row)
+    table = {
+        "command": command_line(f"ddpm_core.trilemma {command}", options),
         "hardware": hardware(),
-        "real": evaluation.attribute_report(real),
-        "rows": rows,
+        **facts,
+        "rows": found,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    options["out"].parent.mkdir(parents=True, exist_ok=True)
+    options["out"].write_text(json.dumps(table, indent=1) + "\n")
