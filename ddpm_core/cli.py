@@ -15,6 +15,7 @@ from typing import Annotated, get_origin
 import typer
 
 GUIDANCE = 1.5  # chosen by measurement in chapter 10
+TEXT_MODEL = "toy-cars-text-latent-32"  # what draws where no weights are named
 
 app = typer.Typer(
     help="Denoising diffusion, from photos to generated cars.",
@@ -144,7 +145,9 @@ def train(
 
 @app.command()
 def sample(
-    weights: Annotated[str, typer.Option(help="name of shipped weights, or a folder")],
+    weights: Annotated[
+        str, typer.Option(help="name of shipped weights, or a folder")
+    ] = TEXT_MODEL,
     n: Annotated[int, typer.Option(min=1, help="images")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
     sampler: Annotated[
