@@ -78,7 +78,7 @@ FLOW = Target(
 )
 """The speed eps - x0 on the straight line from x0 to eps. Liu et al. 2023, eq. (1).
 
-The line is (1 - u) x0 + u eps = x_t / (a + s), with u = s / (a + s).
+The line is (1 - l) x0 + l eps = x_t / (a + s), with l = s / (a + s).
 """
 
 

@@ -176,15 +176,16 @@ def sigmoid_schedule(
 
 
 def flow_schedule(T: int) -> Schedule:
-    """The straight line (1 - u) x0 + u eps, u = t / T, scaled to keep the variance.
+    """The straight line (1 - l) x0 + l eps, l = t / T, scaled to keep the variance.
 
-    alpha_bar_t = (1 - u)^2 / ((1 - u)^2 + u^2): the path of flow matching, Lipman et
-    al. 2023, eq. (22), and of rectified flow, Liu et al. 2023, eq. (1), divided by its
-    own length. It ends in pure noise. Chapter 13.
+    alpha_bar_t = (1 - l)^2 / ((1 - l)^2 + l^2): the path of flow matching, Lipman et
+    al. 2023, eq. (22), and of rectified flow, Liu et al. 2023, eq. (1), divided by the
+    root of what its two shares make together. It ends in pure noise. Chapter 13.
     """
     _check_length(T)
-    u = torch.linspace(0, 1, T + 1, dtype=torch.float64)
-    return Schedule((1 - u).square() / ((1 - u).square() + u.square()))
+    line = torch.linspace(0, 1, T + 1, dtype=torch.float64)
+    signal, noise = (1 - line).square(), line.square()
+    return Schedule(signal / (signal + noise))
 
 
 def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:

@@ -6,15 +6,19 @@ from diffusers import DDPMScheduler
 
 from ddpm_core.diffusion import (
     EPS,
+    FLOW,
     TARGETS,
     X0,
     V,
     add_noise,
     diffusion_loss,
+    edm,
     make_denoiser,
+    min_snr,
 )
 from ddpm_core.schedules import (
     cosine_schedule,
+    flow_schedule,
     linear_schedule,
     rescale_zero_terminal_snr,
 )
@@ -87,6 +91,69 @@ def test_velocity_is_the_derivative_along_the_circle(generator):
     torch.testing.assert_close(
         v, (x(phi + h) - x(phi - h)) / (2 * h), rtol=1e-6, atol=0
     )
+
+
+def test_flow_is_the_speed_on_the_straight_line(generator):
+    """z = (1 - u) x0 + u eps is x_t / (a + s), and dz/du is the target."""
+    schedule, (x0, eps) = flow_schedule(10), pair((1, 3), generator)
+    x0, eps, t = x0.expand(11, 3), eps.expand(11, 3), torch.arange(11)
+    a, s = schedule.scales(t, x0)
+    u = (t.double() / 10)[:, None]
+    z = add_noise(schedule, x0, t, eps) / (a + s)
+    torch.testing.assert_close(z, (1 - u) * x0 + u * eps)
+    torch.testing.assert_close(z.diff(dim=0) * 10, FLOW.from_clean(x0, eps, a, s)[1:])
+
+
+@pytest.mark.parametrize("t", [1, 200, 500, 900, 1000])
+def test_edm_is_of_unit_variance_at_every_time(t, generator):
+    """Data N(0, 1/4): so is c_in x_bar; and both are as Karras et al. write them."""
+    schedule, n = cosine_schedule(1000), 200_000
+    x0, eps = pair((n,), generator)
+    x0, sigma_data = x0 / 2, 0.5
+    a, s = schedule.scales(torch.full((n,), t), x0)
+    F, sigma = edm(sigma_data).from_clean(x0, eps, a, s), s / a
+    total = sigma**2 + sigma_data**2
+    c_skip, c_out = sigma_data**2 / total, sigma * sigma_data / total.sqrt()
+    x_bar = x0 + sigma * eps
+    torch.testing.assert_close(F, (x0 - c_skip * x_bar) / c_out)
+    assert F.var().item() == pytest.approx(1, rel=0.02)
+    assert (x_bar / total.sqrt()).var().item() == pytest.approx(1, rel=0.02)
+
+
+def test_edm_of_unit_data_is_minus_the_velocity(generator):
+    x0, eps = pair((50, 2), generator)
+    t = torch.randint(1, 1001, (50,), generator=generator)
+    a, s = cosine_schedule(1000).scales(t, x0)
+    torch.testing.assert_close(
+        edm(1.0).from_clean(x0, eps, a, s), -V.from_clean(x0, eps, a, s)
+    )
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
+def test_weight_is_the_error_of_the_output_over_that_of_x0_hat(target, generator):
+    schedule, (x_t, output) = cosine_schedule(1000), pair((40, 1), generator)
+    t = torch.randint(1, 1000, (40,), generator=generator)
+    a, s = schedule.scales(t, x_t)
+    off = target.to_clean(output + 1, x_t, a, s) - target.to_clean(output, x_t, a, s)
+    torch.testing.assert_close(1 / off.square()[:, 0], target.weight(schedule.snr[t]))
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
+def test_min_snr_weighs_x0_alike_for_all_targets(target, generator):
+    """The weighted loss is min(SNR, 5) times the squared error of x0_hat."""
+    schedule, (x0, eps) = cosine_schedule(1000), pair((60, 4), generator)
+    t = torch.randint(1, 1000, (60,), generator=generator)
+
+    def net(x, t, cond):
+        return x.sin()
+
+    loss = diffusion_loss(
+        net, schedule, target, x0, t=t, eps=eps, weight=min_snr(target, 5.0)
+    )
+    x_t = add_noise(schedule, x0, t, eps)
+    x0_hat = make_denoiser(net, schedule, target)(x_t, t)
+    error = (x0_hat - x0).square().mean(1)
+    torch.testing.assert_close(loss, schedule.snr[t].clamp(max=5) * error)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)

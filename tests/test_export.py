@@ -107,3 +107,15 @@ def test_cards_that_ship_are_put_into_words_as_they_stand(card):
         card_text
     ]
     assert text == writer(values)
+
+
+def test_a_card_says_what_was_taught_and_how(exported):
+    card = json.loads((exported / "card.json").read_text())
+    assert "- Predicts: v; cosine schedule, T = 20.\n" in card_text(card)
+    config = card["config"]
+    config |= {"zero_terminal_snr": True, "min_snr": 5.0, "teacher": "old", "calls": 2}
+    said = card_text(card)
+    assert "T = 20, rescaled to end in pure noise; loss weighed by min(SNR, 5)" in said
+    assert "distilled to 2 calls from 32 calls" in said and "a student of old" in said
+    config["calls"] = 0
+    assert "distilled to straight ways from 32 calls" in card_text(card)

@@ -41,6 +41,15 @@ def test_a_text_encoder_and_a_network_that_listens_need_each_other():
         preset("toy-cars-32").replace(drop=10)
 
 
+def test_the_views_differ_in_nothing_but_the_view():
+    base = preset("toy-cars-v-32")
+    assert preset("toy-cars-eps-32") == base.replace(target="eps")
+    assert preset("toy-cars-edm-32") == base.replace(target="edm")
+    flow = preset("toy-cars-flow-32")
+    assert flow == base.replace(target="flow", schedule="flow")
+    assert flow.make_schedule().ends_in_pure_noise
+
+
 def test_zero_terminal_snr_is_an_option_of_every_schedule():
     for name in ("linear", "cosine", "sigmoid"):
         chosen = preset("toy-cars-32").replace(schedule=name, zero_terminal_snr=True)
@@ -53,7 +62,7 @@ def test_unknown_names_list_what_there_is():
     with pytest.raises(ValueError, match="unknown schedule 'quadratic'.*linear, cosi"):
         preset("toy-cars-32").replace(schedule="quadratic")
     with pytest.raises(
-        ValueError, match="unknown target 'noise'; there is: eps, x0, v"
+        ValueError, match="unknown target 'noise'; there is: eps, x0, v, flow, edm"
     ):
         preset("toy-cars-32").replace(target="noise")
 
@@ -73,6 +82,10 @@ def test_unknown_names_list_what_there_is():
         ({"groups": 0}, "groups must be at least 1, got 0"),
         ({"channels": (), "attention": ()}, r"one width a level.*got \(\)"),
         ({"precision": "int8"}, "unknown precision 'int8'"),
+        ({"min_snr": -1.0}, "min_snr must not be negative: -1"),
+        ({"teacher": "t"}, "must end in pure noise"),
+        ({"teacher": "t", "calls": 3}, "a multiple of calls = 3, got 32"),
+        ({"teacher": "t", "text": "c", "pooled": 8}, "cannot be distilled yet"),
     ],
 )
 def test_values_that_cannot_be_are_refused(change, message):

@@ -18,13 +18,15 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 # Layers -----------------------------------------------------------------------------
 
 MODELS = {"presets", "schedules", "diffusion", "samplers", "conditioning", "unet"}
-RUNS = MODELS | {"models", "training", "datasets", "latent"}
+RUNS = MODELS | {"models", "training", "datasets", "latent", "distillation"}
 MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "types": set(),
     "schedules": set(),
     "diffusion": {"schedules"},
     "samplers": {"schedules"},
     "editing": {"schedules", "diffusion", "samplers"},
+    "score": {"schedules"},
+    "distillation": {"schedules", "diffusion", "samplers"},
     "conditioning": set(),
     "attention": set(),
     "unet": {"attention"},

@@ -17,9 +17,13 @@ import torch
 from PIL import Image
 
 from ddpm_core.datasets import draw_toy_cars, to_float, write_packed
+from ddpm_core.diffusion import diffusion_loss
+from ddpm_core.distillation import progressive
 from ddpm_core.presets import Preset
 from ddpm_core.runs import Batches, Run, Split, Stopped, load_split, read_log
-from ddpm_core.unet import UNetConfig
+from ddpm_core.samplers import last
+from ddpm_core.unet import UNet, UNetConfig
+from ddpm_core.weights import save_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -372,3 +376,63 @@ def test_a_batch_that_cannot_be_shared_is_refused(packed):
     split = Split(np.zeros((8, 16, 16, 3), np.uint8), torch.arange(8), torch.arange(0))
     with pytest.raises(ValueError, match="multiple of 4"):
         Batches(split, preset, torch.device("cpu"))
+
+
+def test_a_loss_is_weighed_as_the_preset_says(packed, tmp_path):
+    plain = Run(tmp_path / "plain", tiny(packed, target="v"))
+    capped = Run(tmp_path / "capped", tiny(packed, target="v", min_snr=5.0))
+    schedule = plain.preset.make_schedule()
+    x0, eps = torch.rand(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
+    t = torch.tensor([1, 10, 30, 50])
+    both = [run._loss(schedule)(run.net, x0, t, eps) for run in (plain, capped)]
+    snr = schedule.snr[t].float()
+    torch.testing.assert_close(both[1], both[0] * snr.clamp(max=5) / (1 + snr))
+
+
+def teacher(packed: str, folder: Path, **changes) -> str:
+    """Weights of an untrained network, whose head is not the zero that it begins as."""
+    preset = tiny(packed, **changes)
+    net = UNet(preset.unet)
+    torch.nn.init.normal_(net.head.weight, std=0.2)
+    save_weights(folder, net.state_dict(), {"name": "t", "config": preset.to_dict()})
+    return str(folder)
+
+
+def test_a_student_starts_from_its_teacher_and_learns_its_pairs(packed, tmp_path):
+    told = teacher(packed, tmp_path / "teacher")
+    preset = tiny(packed, teacher=told, calls=2, teacher_calls=4, epochs=1, strips=())
+    run = Run(tmp_path / "student", preset)
+    for name, tensor in run.net.state_dict().items():
+        assert torch.equal(tensor, run.teacher.net.state_dict()[name]), name
+    x0, eps = torch.rand(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
+    t = torch.tensor([1, 10, 30, 50])
+    schedule = preset.make_schedule()
+    lesson = progressive(run.teacher.denoiser(), schedule, calls=2, teacher_calls=4)
+    wanted, when, noise = lesson(x0, t, eps)
+    assert when.tolist() == [25, 25, 50, 50]
+    loss = run._loss(schedule)(run.net, x0, t, eps)
+    plain = diffusion_loss(
+        run.net, schedule, preset.make_target, wanted, t=when, eps=noise
+    )
+    torch.testing.assert_close(loss, plain)
+    run.train()
+    assert len(read_log(tmp_path / "student")) == 5  # four steps and the held-out loss
+
+
+def test_a_reflow_learns_the_way_from_noise_to_what_the_teacher_makes(packed, tmp_path):
+    changes = {"schedule": "flow", "target": "flow"}
+    told = teacher(packed, tmp_path / "teacher", **changes)
+    preset = tiny(packed, teacher=told, teacher_calls=3, **changes)
+    run = Run(tmp_path / "student", preset)
+    x0, eps = torch.rand(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
+    t, schedule = torch.tensor([1, 10, 30, 50]), preset.make_schedule()
+    made = last(run.teacher.sample(eps, 3))
+    loss = run._loss(schedule)(run.net, x0, t, eps)
+    plain = diffusion_loss(run.net, schedule, preset.make_target, made, t=t, eps=eps)
+    torch.testing.assert_close(loss, plain)
+
+
+def test_a_student_is_built_as_its_teacher_is(packed, tmp_path):
+    told = teacher(packed, tmp_path / "teacher", T=40)
+    with pytest.raises(ValueError, match=r"which differs in T \(40\)"):
+        Run(tmp_path / "run", tiny(packed, teacher=told, calls=2, teacher_calls=4))

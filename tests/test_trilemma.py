@@ -121,3 +121,22 @@ def test_guidance_is_measured_over_its_scale(tmp_path, monkeypatch):
     covered = "coverage of one prompt"
     assert deaf[covered] < told[covered] <= 1
     assert deaf["scores"]["n"] == 32
+
+
+def test_brightness_is_the_mean_of_an_image_in_its_bin():
+    images = torch.stack([torch.full((3, 4, 4), v) for v in (-1.0, -0.52, 0.12, 1.0)])
+    report = measuring.brightness_report(images)
+    assert report["mean"] == pytest.approx(-0.1)
+    assert report["std"] == pytest.approx(images[:, 0, 0, 0].std().item())
+    assert len(report["histogram"]) == measuring.BINS
+    filled = [i for i, share in enumerate(report["histogram"]) if share]
+    assert filled == [0, 9, 22, 39]  # bins of 0.05 from -1 on
+    assert sum(report["histogram"]) == pytest.approx(1)
+
+
+def test_a_gpu_is_timed_by_the_clock(monkeypatch):
+    clock = iter([0.0, 9.0, 10.0, 14.0, 20.0, 22.0, 30.0, 33.0])
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: next(clock))
+    gpu = torch.device("cuda")
+    contender = Contender("c", "diffusion", 1, 1, lambda n, seed: None, gpu)
+    assert measuring.images_a_second(contender, repeats=3) == measuring.TIMED / 2
