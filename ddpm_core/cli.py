@@ -105,6 +105,9 @@ def train(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="only say what it would take here")
     ] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="take a batch in as many parts as fit")
+    ] = False,
     **options,
 ) -> None:
     """Train a model from a preset; every field of it can be changed.
@@ -123,6 +126,24 @@ def train(
             typer.echo(f"{run.hardware()}: {told}")
         return
     out = out or Path("data/runs") / preset
+    while not train_once(out, chosen, resume=resume, tensorboard=tensorboard):
+        chosen = runs.in_parts_that_fit(chosen)
+        said = (
+            f"the memory of the GPU is too small for a batch of {chosen.batch} in one "
+            f"go: --accumulate {chosen.accumulate} fits"
+        )
+        if not fit:
+            raise RuntimeError(f"{said}; give it, or --fit")
+        typer.echo(f"{said}, and so it goes on")
+        resume = (out / "config.json").exists()
+
+
+def train_once(out: Path, chosen, *, resume: bool, tensorboard: bool) -> bool:
+    """Train a run to its end; False where the memory of the GPU is too small."""
+    import torch
+
+    from ddpm_core import runs
+
     run = runs.Run(out, chosen, resume=resume)
     if tensorboard and run.main:
         run.listener = tensorboard_writer(out / "tensorboard")
@@ -133,14 +154,30 @@ def train(
             f"{parameters:,} parameters on {run.accelerator.device}, "
             f"{len(run.split.train):,} images, {run.steps:,} steps, in {out}"
         )
+        if run.accelerator.device.type == "cpu":
+            typer.echo(
+                f"no GPU: on this CPU it takes {runs.spell(runs.at_least(run))} at the "
+                "least; --estimate measures it"
+            )
     try:
         run.train()
+    except torch.OutOfMemoryError:
+        return False
     except KeyboardInterrupt:
         raise RuntimeError(
             f"stopped at step {run.step}. {run.files.kept()} Go on with --resume."
         ) from None
+    except RuntimeError as error:
+        if isinstance(error, runs.Stopped) or run.accelerator.num_processes == 1:
+            raise
+        raise RuntimeError(
+            f"stopped at step {run.step}, another process of the run was lost, or "
+            f"failed: {error}. {run.files.kept()} Go on with --resume, with as many "
+            "processes as there are."
+        ) from error
     if run.main:
         typer.echo(f"done: {out}; next: ddpm export {out} FOLDER")
+    return True
 
 
 @app.command()

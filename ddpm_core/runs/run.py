@@ -165,8 +165,9 @@ class Run:
         """Train and yield after each step; nothing is logged, nothing saved."""
         preset, device = self.preset, self.accelerator.device
         schedule = preset.make_schedule().to(device)
+        mode = "reduce-overhead" if preset.graphs else "default"
         return training.train(
-            torch.compile(self.net) if preset.compile else self.net,
+            torch.compile(self.net, mode=mode) if preset.compile else self.net,
             self._loss(schedule),
             self.batches.since(self.step, self.steps),
             self.optimizer,
