@@ -27,7 +27,24 @@ function nameControls() {
   }
 }
 
+// The first page's cars play once; a button plays them again, and for readers who want less
+// motion, and see a still picture, for the first time.
+function offerToPlay(figure) {
+  const picture = figure.querySelector("img"), film = picture.src;
+  const button = document.createElement("button");
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  button.type = "button";
+  button.textContent = still ? "Play it." : "Play it again.";
+  let times = 0;
+  button.onclick = () => {
+    figure.querySelector("source")?.remove();
+    picture.src = `${film}?${++times}`; // a new address: the browser begins at the first frame
+  };
+  figure.querySelector("figcaption").append(" ", button);
+}
+
 addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".out-of-noise").forEach(offerToPlay);
   // Sphinx calls the bibliography a list, but not what stands in it.
   document.querySelector(".citation-list")?.removeAttribute("role");
   if (document.querySelector("script[type='application/vnd.jupyter.widget-view+json']"))
