@@ -27,7 +27,7 @@ INDEX = """<!DOCTYPE html>
 def is_prose(paragraph: nodes.paragraph) -> bool:
     """Whether a paragraph says something: not all emphasis, no formula, some length."""
     emphasised = isinstance(paragraph[0], nodes.emphasis | nodes.strong)
-    if emphasised and len(paragraph) == 1 or list(paragraph.findall(nodes.math)):
+    if (emphasised and len(paragraph) == 1) or list(paragraph.findall(nodes.math)):
         return False
     return len(paragraph.astext()) > 60
 
