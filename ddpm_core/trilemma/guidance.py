@@ -43,13 +43,13 @@ def measure(
     draw = partial(evaluation.draw_samples, model, steps=steps, seed=seed, scale=scale)
     told = evaluation.told_captions(model, n, seed=seed + 1, scale=scale)
     samples = draw(n, prompts=told["prompts"])
-    real = evaluation.real_images("toy-cars", model.preset, 2 * n, seed + 1)
+    real = evaluation.real_images("toy-cars", model.preset, n, seed + 1)
     alike = ruler.features(draw(half, prompts=[ONE_PROMPT] * half))
     real_alike = cars_of_one_prompt(half, seed + 1)
     return {
         "scale": scale,
         "obedience": evaluation.obedience(samples, evaluation.asked(n, seed=seed + 1)),
-        "scores": asdict(evaluation.score(ruler, samples, *real.split(n))),
+        "scores": asdict(evaluation.score(ruler, samples, *real)),
         "coverage of one prompt": metrics.density_coverage(real_alike, alike).coverage,
     }
 
