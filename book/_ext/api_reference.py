@@ -22,7 +22,7 @@ PACKAGE = "ddpm_core"
 TABLE = "book/contributing.md"
 ROW = re.compile(r"^\| ((?:`\w+`(?:, )?)+) \|", re.MULTILINE)
 CHAPTERS = re.compile(r"\s*\bChapters? (\d\d(?:(?:,| and| to) \d\d)*)\.$")
-LONG = 40  # characters of a formula that stands by itself
+LONG = 28  # characters of a formula that stands by itself
 
 
 class Member(NamedTuple):
@@ -133,7 +133,7 @@ class APIReference(SphinxDirective):
         listed = addnodes.index(
             entries=[("single", f"{short} ({PACKAGE})", member.name, "", None)]
         )
-        kinds = {"domain": "py", "objtype": member.kind, "no-index": True}
+        kinds = {"domain": "py", "objtype": member.kind, "classes": ["py", member.kind]}
         return nodes.container("", listed, addnodes.desc("", head, content, **kinds))
 
     # Docstrings
