@@ -259,6 +259,7 @@ FAULTS = r"""() => {
 
 
 AXE = {"resultTypes": ["violations"], "preload": False}  # it would load styles again
+COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
 THIN_OUT = """() => {  // of what repeats by the thousand, a few are enough to judge
   const seen = {};
   const keep = (n, kind) => (seen[kind] = (seen[kind] ?? 0) + 1) <= n;
@@ -286,16 +287,23 @@ def test_page_is_sound(visit):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_page_can_be_read_by_everyone(visit, size):
-    """No serious finding of axe-core: contrast, names of controls, order, roles."""
+    """No serious finding of axe-core: contrast, names of controls, order, roles.
+
+    The dark theme changes the colours alone, so that only these are judged anew.
+    """
     visit.resize(size)
     visit.page.evaluate(THIN_OUT)
-    found = Axe().run(visit.page, options=AXE).response
-    serious = [
+    options = AXE | COLOURS if visit.theme == "dark" else AXE
+    assert serious(Axe().run(visit.page, options=options)) == []
+
+
+def serious(results) -> list[tuple[str, str]]:
+    """What axe-core finds that keeps people out, with the first place of each."""
+    return [
         (fault["id"], fault["nodes"][0]["html"])
-        for fault in found["violations"]
+        for fault in results.response["violations"]
         if fault["impact"] in ("serious", "critical")
     ]
-    assert serious == []
 
 
 def test_first_visit_is_light(visit):
@@ -360,7 +368,10 @@ def widgets(page) -> list:
 
 @with_widgets
 def test_every_widget_moves(visit):
-    """Each has a slider that moves its picture and brings it back, or a choice."""
+    """Each has a slider that moves its picture and brings it back, or a choice.
+
+    Only what a running Python alone can answer has none, and says so.
+    """
     for view in widgets(visit.page):
         handles = view.query_selector_all(".noUi-handle")
         moved = view.query_selector_all("select, .widget-toggle-buttons")
@@ -373,7 +384,8 @@ def test_every_widget_moves(visit):
             handle.press("ArrowLeft")
             assert view.evaluate(SEEN) == before
             moved.append(handle)
-        assert moved, "a widget without anything to move"
+        live = view.query_selector(".needs-kernel")
+        assert moved or live, "a widget without anything to move"
     assert visit.complaints == []
 
 
@@ -485,8 +497,7 @@ def test_term_shows_its_meaning_to_pointer_and_keyboard(reader, theme, size):
         assert term.get_attribute("aria-describedby") == "meaning"
         box = tip.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= SIZES[size]["width"]
-    found = Axe().run(page, context="#meaning").response["violations"]
-    assert [f["id"] for f in found if f["impact"] in ("serious", "critical")] == []
+    assert serious(Axe().run(page, context="#meaning")) == []
     page.keyboard.press("Escape")
     assert not tip.is_visible()
     terms[0].hover()

@@ -139,7 +139,11 @@ def glossary(app) -> list[Term]:
     """Return the entries of the glossary's page."""
     items = app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item)
     return [
-        Term([name.astext() for name in names], names[0]["ids"][0], meaning.astext())
+        Term(
+            [name.astext() for name in names],
+            names[0]["ids"][0],
+            " ".join(meaning.astext().split()),
+        )
         for *names, meaning in (item.children for item in items)
     ]
 
