@@ -94,6 +94,9 @@ class C:
     @property
     def size(self) -> int:
         """How many."""
+
+    def grow(self, by: int):
+        """Grow."""
 '''
     found = list(
         api_reference.public_members(api_reference.ast.parse(source).body, "m")
@@ -104,6 +107,7 @@ class C:
         ("m.f", "function", "(x: int=1, *, y=None) -> str"),
         ("m.C", "class", ""),
         ("m.C.size", "function", ""),
+        ("m.C.grow", "function", "(by: int)"),
     ]
 
 
@@ -115,6 +119,19 @@ def test_reference_has_every_module_of_the_table():
     package = ROOT / api_reference.PACKAGE
     wanted = {p for p in package.rglob("*.py") if not p.name.startswith("__main__")}
     assert files == wanted - {package / "__init__.py"}
+
+
+@pytest.mark.parametrize(
+    ("docstring", "chapters"),
+    [
+        ("Do it. Chapter 05.", "05"),
+        ("Do it, Ho et al. 2020. Chapters\n02, 04 and\n11.", "02, 04 and\n11"),
+        ("Do it as chapter 05 says.", None),
+    ],
+)
+def test_reference_finds_the_chapters_that_explain(docstring, chapters):
+    found = api_reference.CHAPTERS.search(docstring)
+    assert (found and found[1]) == chapters
 
 
 def application(url: str, base: str = "") -> SimpleNamespace:

@@ -57,9 +57,9 @@ def replace(texts: list[nodes.Text], pattern: re.Pattern, link: Callable) -> Non
             text.parent.replace(text, [*parts, nodes.Text(said[end:])])
 
 
-def linked(text: str, uri: str, **attributes) -> nodes.reference:
+def linked(text: str, uri: str) -> nodes.reference:
     """Return a link within the book."""
-    return nodes.reference("", text, internal=True, refuri=uri, **attributes)
+    return nodes.reference("", text, internal=True, refuri=uri)
 
 
 # Chapters ---------------------------------------------------------------------------
