@@ -21,8 +21,8 @@ from sphinx.util.docutils import SphinxDirective
 PACKAGE = "ddpm_core"
 TABLE = "book/contributing.md"
 ROW = re.compile(r"^\| ((?:`\w+`(?:, )?)+) \|", re.MULTILINE)
-CHAPTERS = re.compile(r"\s*\bChapters? (\d\d(?:(?:,| and| to) \d\d)*)\.$")
-LONG = 40  # characters of a formula that stands by itself
+CHAPTERS = re.compile(r"\s*\bChapters?\s+(\d\d(?:(?:,|\s+and|\s+to)\s+\d\d)*)\.$")
+LONG = 28  # characters of a formula that stands by itself
 
 
 class Member(NamedTuple):
@@ -40,9 +40,10 @@ class Member(NamedTuple):
 
 
 def signature(node: ast.FunctionDef) -> str:
-    """Return a function's parameters and result as they are written."""
+    """Return a function's parameters and result as they are written, without self."""
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"({ast.unparse(node.args)}){result}"
+    parameters = re.sub(r"^(self|cls)(, |$)", "", ast.unparse(node.args))
+    return f"({parameters}){result}"
 
 
 def public_members(body: list[ast.stmt], prefix: str) -> Iterator[Member]:
@@ -133,7 +134,7 @@ class APIReference(SphinxDirective):
         listed = addnodes.index(
             entries=[("single", f"{short} ({PACKAGE})", member.name, "", None)]
         )
-        kinds = {"domain": "py", "objtype": member.kind, "no-index": True}
+        kinds = {"domain": "py", "objtype": member.kind, "classes": ["py", member.kind]}
         return nodes.container("", listed, addnodes.desc("", head, content, **kinds))
 
     # Docstrings
@@ -155,7 +156,7 @@ class APIReference(SphinxDirective):
                 )
         if chapters:
             word = "chapters" if len(chapters[1]) > 2 else "chapter"
-            said = f"Explained in {word} {chapters[1]}."
+            said = f"Explained in {word} {' '.join(chapters[1].split())}."
             blocks.append(nodes.paragraph("", said, classes=["explained"]))
         return blocks
 

@@ -31,23 +31,22 @@ NO_PROSE = (
 )  # fmt: skip
 
 
+def within(node: nodes.Node | None, such: Callable[[nodes.Node], bool]) -> bool:
+    """Whether a node, or one that it lies in, is such."""
+    while node is not None and not such(node):
+        node = node.parent
+    return node is not None
+
+
 def prose(doctree: nodes.Node) -> list[nodes.Text]:
-    """Return the pieces of text that are no heading, code, formula, link or source."""
-
-    def hidden(node: nodes.Node | None) -> bool:
-        while node is not None:
-            if isinstance(node, NO_PROSE) or "sources" in node.get("ids", []):
-                return True
-            node = node.parent
-        return False
-
+    """Return the pieces of text that are no heading, code, formula or link."""
     texts = doctree.findall(nodes.Text)
-    return [text for text in texts if not hidden(text.parent)]
+    return [t for t in texts if not within(t.parent, lambda n: isinstance(n, NO_PROSE))]
 
 
-def replace(doctree, pattern: re.Pattern, link: Callable) -> None:
+def replace(texts: list[nodes.Text], pattern: re.Pattern, link: Callable) -> None:
     """Put what `link` makes of each match in its place, where it makes something."""
-    for text in prose(doctree):
+    for text in texts:
         said, parts, end = text.astext(), [], 0
         for match in pattern.finditer(said):
             made = link(match)
@@ -58,9 +57,9 @@ def replace(doctree, pattern: re.Pattern, link: Callable) -> None:
             text.parent.replace(text, [*parts, nodes.Text(said[end:])])
 
 
-def linked(text: str, uri: str, **attributes) -> nodes.reference:
+def linked(text: str, uri: str) -> nodes.reference:
     """Return a link within the book."""
-    return nodes.reference("", text, internal=True, refuri=uri, **attributes)
+    return nodes.reference("", text, internal=True, refuri=uri)
 
 
 # Chapters ---------------------------------------------------------------------------
@@ -83,7 +82,7 @@ def link_chapters(app, doctree, docname: str) -> None:
                 yield linked(one[0], builder.get_relative_uri(docname, page))
             end = one.end()
 
-    replace(doctree, CHAPTERS, lambda match: list(parts(match)))
+    replace(prose(doctree), CHAPTERS, lambda match: list(parts(match)))
 
 
 # Citations --------------------------------------------------------------------------
@@ -122,7 +121,7 @@ def link_citations(app, doctree, docname: str) -> None:
         if len(found) == 1 and found[0] in anchors:
             return [linked(match[0], f"{page}#{anchors[found[0]]}")]
 
-    replace(doctree, CITATION, link)
+    replace(prose(doctree), CITATION, link)
 
 
 # Terms ------------------------------------------------------------------------------
@@ -140,7 +139,11 @@ def glossary(app) -> list[Term]:
     """Return the entries of the glossary's page."""
     items = app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item)
     return [
-        Term([name.astext() for name in names], names[0]["ids"][0], meaning.astext())
+        Term(
+            [name.astext() for name in names],
+            names[0]["ids"][0],
+            " ".join(meaning.astext().split()),
+        )
         for *names, meaning in (item.children for item in items)
     ]
 
@@ -167,7 +170,9 @@ def link_terms(app, doctree, docname: str) -> None:
 
     longest_first = sorted(map(re.escape, wanted), key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w-])({'|'.join(longest_first)})s?(?![\w-])", re.I)
-    replace(doctree, pattern, link)
+    texts = prose(doctree)
+    texts = [t for t in texts if not within(t.parent, lambda n: "sources" in n["ids"])]
+    replace(texts, pattern, link)
 
 
 def marked(text: str, term: Term, page: str) -> str:

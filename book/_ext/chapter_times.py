@@ -1,8 +1,8 @@
 """Sphinx extension: how long a chapter takes, as the chapter itself says it.
 
 The line under a chapter's title tells the time for reading and that of the notebook
-alone. It is set apart on the chapter's page, and the directive `chapter-map` gives the
-table of chapters in it a column with these times.
+alone. It is set apart on the chapter's page, and the directive `chapter-map` adds these
+times to the table of chapters in it.
 """
 
 import json
@@ -27,38 +27,29 @@ def times_of(notebook: Path) -> tuple[str, str] | None:
     return (found["reading"], found["alone"]) if found else None
 
 
-def cell(text: str) -> nodes.entry:
-    """Return a cell of a table."""
-    return nodes.entry("", nodes.paragraph("", text))
-
-
 class ChapterMap(SphinxDirective):
-    """A table of chapters, whose links tell which chapter's times go into a row."""
+    """A table of chapters; each row that leads to one gets its times."""
 
     has_content = True
-    heading = "reading, running"
 
     def run(self) -> list[nodes.Node]:
-        """Return the table with one column more."""
+        """Return the table, with a line more in the last cell of such a row."""
         box = nodes.container()
         self.state.nested_parse(self.content, self.content_offset, box)
-        for group in box.findall(nodes.tgroup):
-            group["cols"] += 1
-            columns = [c for c in group if isinstance(c, nodes.colspec)]
-            group.insert(len(columns), nodes.colspec(colwidth=20))
-            for row in group.findall(nodes.row):
-                head = isinstance(row.parent, nodes.thead)
-                row += cell(self.heading if head else self.times(row))
+        for row in box.findall(nodes.row):
+            for link in row.findall(addnodes.pending_xref):
+                notebook = Path(self.env.srcdir, link["reftarget"] + ".ipynb")
+                self.env.note_dependency(str(notebook))
+                row[-1] += self.times(notebook)
         return box.children
 
-    def times(self, row: nodes.row) -> str:
-        """Return the times of the chapter to which a row leads, '' without one."""
-        links = [xref["reftarget"] for xref in row.findall(addnodes.pending_xref)]
-        if not links:
-            return ""
-        notebook = Path(self.env.srcdir, links[0] + ".ipynb")
-        self.env.note_dependency(str(notebook))
-        return "; ".join(times_of(notebook) or ())
+    def times(self, notebook: Path) -> list[nodes.Node]:
+        """Return a line with a chapter's times, if the chapter tells them."""
+        if not (found := times_of(notebook)):
+            return []
+        reading, alone = found
+        said = f"{reading[0].upper()}{reading[1:]}; the notebook alone, {alone}."
+        return [nodes.paragraph("", said, classes=["byline"])]
 
 
 def mark_byline(app, doctree) -> None:

@@ -127,10 +127,9 @@ class Parser:
             return rf"\lVert {self.until('|')}\rVert"
         if token == "sqrt(":
             return rf"\sqrt{{{self.until(')')}}}"
-        if re.match(r"[\d.]", token):
-            return token.replace(",", "{,}").replace("...", r"\dots").replace(
-                "..", r"\dots "
-            )  # fmt: skip
+        if re.match(r"[\d.]", token):  # a number, a range, or the rest
+            number = token.replace(",", "{,}")
+            return re.sub(r"\.{2,3}", r"\\dots ", number)
         latex = symbol(token.removesuffix("("))
         if latex is None:
             raise ValueError(f"no symbol: {token}")
