@@ -203,8 +203,8 @@ def predicted(config: dict) -> str:
     if config.get("min_snr"):
         text += f"; loss weighed by min(SNR, {config['min_snr']:g})"
     if config.get("teacher"):
-        calls = f"{config['calls']} calls" if config["calls"] else "straight ways"
-        text += f";\n  distilled to {calls} from {config['teacher_calls']} calls"
+        kept = config["calls"] or "straight ways for any number"
+        text += f";\n  distilled from {config['teacher_calls']} calls to {kept}"
     return text + "."
 
 
