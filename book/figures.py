@@ -1,41 +1,87 @@
-"""Draws the pictures of pages that are no notebooks: python book/figures.py."""
+"""Draws the pictures of pages that are no notebooks: python book/figures.py.
+
+The cars are those of the text model that ships with the book, from noise of one seed.
+"""
 
 import base64
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
+import yaml
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-from ddpm_core.datasets import draw_toy_cars, to_float
+from ddpm_core.datasets import draw_toy_cars
 from ddpm_core.datasets.images import to_uint8
-from ddpm_core.diffusion import add_noise
+from ddpm_core.models import load_model
 from ddpm_core.plots import encode_png
-from ddpm_core.schedules import cosine_schedule
 
 STATIC = Path(__file__).parent / "_static"
-STAGES, PIXEL, GAP = 7, 5, 6
+MODEL, SCALE, SEED = "toy-cars-text-32", 2.0, 1
+PROMPTS = [
+    "a red sports car by day", "a yellow van at night", "a blue pickup truck in snow",
+    "a green suv by day", "a white sedan at night", "an orange convertible by day",
+    "a black sedan in snow", "a purple sports car at night",
+    "a yellow convertible by day", "a red pickup truck at night",
+    "a blue van by day", "a green sedan in snow",
+]  # fmt: skip
+COLUMNS = 6  # of the animation and of the card
+FRAMES, MILLISECONDS = 40, 110  # it plays once, in less than five seconds
+CARD = (1200, 630)  # what sites that show links ask for
+PAPER, INK = "#ffffff", "#222832"
 
 
-def cars_out_of_noise(attributes: list[list[int]], seed: int = 0) -> Image.Image:
-    """Each car in a row of its own, from pure noise on the left to clean."""
-    cars = draw_toy_cars(len(attributes), seed=seed, attributes=np.array(attributes))
-    x0 = to_float(cars.images)
-    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
-    schedule = cosine_schedule(100)
-    stages = []
-    for t in torch.linspace(100, 0, STAGES).long():
-        stages.append(add_noise(schedule, x0, t.expand(len(x0)), eps))
-    panels = to_uint8(torch.stack(stages, 1).flatten(0, 1)).numpy()
+def walk(steps: int) -> Tensor:
+    """Return all states x_t, from noise to cars: (steps + 1, cars, 3, h, w)."""
+    model = load_model(MODEL)
+    x_T = model.noise(len(PROMPTS), torch.Generator().manual_seed(SEED))
+    states = model.sample(x_T, steps, prompts=PROMPTS, scale=SCALE)
+    return torch.stack([state.x for state in states])
 
-    step = panels.shape[1] * PIXEL + GAP
-    picture = Image.new("RGBA", (STAGES * step - GAP, len(x0) * step - GAP))
+
+def tiled(images: Tensor, columns: int, *, pixel: int = 1, gap: int = 0) -> Image.Image:
+    """Lay images out in rows, each pixel enlarged, the gaps transparent."""
+    panels = [Image.fromarray(panel) for panel in to_uint8(images).numpy()]
+    side = panels[0].width * pixel
+    step, rows = side + gap, -(-len(panels) // columns)
+    sheet = Image.new("RGBA", (columns * step - gap, rows * step - gap))
     for i, panel in enumerate(panels):
-        row, column = divmod(i, STAGES)
-        size = (step - GAP, step - GAP)
-        large = Image.fromarray(panel).resize(size, Image.Resampling.NEAREST)
-        picture.paste(large, (column * step, row * step))
-    return picture.quantize(256, method=Image.Quantize.FASTOCTREE)
+        large = panel.resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(large, (i % columns * step, i // columns * step))
+    return sheet
+
+
+def animation(path: Path) -> None:
+    """Noise becomes cars, once; the page enlarges the pixels."""
+    first, *others = [tiled(x, COLUMNS).convert("RGB") for x in walk(FRAMES - 1)]
+    first.save(
+        path, save_all=True, append_images=others, duration=MILLISECONDS, loop=1,
+        quality=80, method=6, allow_mixed=True,
+    )  # fmt: skip
+
+
+def stages(path: Path) -> None:
+    """Two of the cars in a row each, from pure noise on the left to clean."""
+    n = 7
+    cars = walk(24)[::4, :2]
+    picture = tiled(cars.transpose(0, 1).flatten(0, 1), n, pixel=5, gap=6)
+    picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
+
+
+def social_card(path: Path, title: str) -> None:
+    """What a link to the book shows elsewhere: its title over a walk out of noise."""
+    width, height = CARD
+    card = Image.new("RGB", CARD, PAPER)
+    cars = walk(24)[[0, 7, 12, 17, 21, 24]][:, [0, 4]].transpose(0, 1).flatten(0, 1)
+    panels = tiled(cars, COLUMNS, pixel=5, gap=12)
+    margin = (width - panels.width) // 2
+    card.paste(panels, (margin, height - panels.height - margin), panels)
+    font = font_manager.findfont(font_manager.FontProperties(weight="bold"))
+    ImageDraw.Draw(card).text(
+        (margin, margin), title, fill=INK, font=ImageFont.truetype(font, 56)
+    )
+    card.quantize(256).save(path, optimize=True)
 
 
 def laboratory_car() -> str:
@@ -47,7 +93,9 @@ def laboratory_car() -> str:
 
 
 if __name__ == "__main__":
-    # body, colour, facing, time, ground: a red sports car by day, a yellow van at night
-    rows = [[2, 0, 1, 0, 0], [4, 2, 0, 1, 2]]
-    cars_out_of_noise(rows).save(STATIC / "cars.png", optimize=True)
+    animation(STATIC / "out-of-noise.webp")
+    stages(STATIC / "cars.png")
+    config = yaml.safe_load((STATIC.parents[1] / "_config.yml").read_text())
+    social_card(STATIC / "social-card.png", config["title"])
+    tiled(walk(40)[-1, :1], 1).save(STATIC / "favicon.png", optimize=True)
     (STATIC / "laboratory-car.js").write_text(laboratory_car())

@@ -36,7 +36,10 @@ SHOWN = 64  # samples in the picture
 AUDITED = 16  # samples above their nearest training image
 BINS = 16  # of times, in which the held-out loss is told
 CHUNK = 256  # images that are sampled at once
+PICTURED = 50  # network calls for these pictures
 QUALITY = 85  # of the pictures, as WebP
+SAMPLERS = ("ddim", "dpm-solver++")
+FEW = 50  # network calls, up to which each sampler is measured
 
 RESULTS = Path(__file__).parents[1] / "data" / "results"
 
@@ -97,7 +100,7 @@ def loss_by_time(run: Run) -> dict[str, list[float]]:
     """The mean held-out loss in each of `BINS` equal spans of the times."""
     t, losses = run.held_out_losses()
     parts = zip(t.chunk(BINS), losses.chunk(BINS), strict=True)
-    rows = [(span.float().mean().item(), loss.mean().item()) for span, loss in parts]
+    rows = [(span.double().mean().item(), loss.mean().item()) for span, loss in parts]
     times, means = zip(*rows, strict=True)
     return {"t": list(times), "loss": list(means)}
 
@@ -130,10 +133,11 @@ def commit() -> str:
         return "unknown"
 
 
-def save_pictures(run: Run, samples: Images, out: Path) -> None:
+def save_pictures(run: Run, out: Path) -> None:
     """Write samples, some above their nearest training image, and the run's strips."""
+    samples = evaluation.draw_samples(quick(run.model), SHOWN, steps=PICTURED)
     trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
-    save_grid(out / "samples.png", samples[:SHOWN])
+    save_grid(out / "samples.png", samples)
     evaluation.save_beside_nearest(out / "nearest.png", samples[:AUDITED], trained_on)
     for strip in (run.folder / "strips").glob("*.png"):
         shutil.copy(strip, out)
@@ -157,7 +161,7 @@ def main(
     marks: Annotated[
         str, typer.Option(help="shares of the run after which it is measured")
     ] = "0.05,0.1,0.2,0.4,0.7,1",
-    calls: Annotated[int, typer.Option(help="network calls for these marks")] = 20,
+    mark_calls: Annotated[int, typer.Option(help="network calls for these")] = 20,
     table: Annotated[
         str, typer.Option(help="network calls of the table at the end")
     ] = "5,10,20,50",
@@ -171,17 +175,16 @@ def main(
     training.note_command(command)
     by = judge(training, features, n)
     shares = [float(mark) for mark in marks.split(",")]
-    found = {"marks": train(training, by, shares, calls)}
+    found = {"marks": train(training, by, shares, mark_calls)}
     found |= describe(training, command) | {"loss by time": loss_by_time(training)}
-    model, rows = quick(training.model), []
+    found["table"] = []
     out.mkdir(parents=True, exist_ok=True)
+    save_pictures(training, out)
     for count in map(int, table.split(",")):
-        for sampler in ("ddim", "dpm-solver++"):
-            rows.append(by.score(model, count, sampler))
-            print(rows[-1], flush=True)
-            text = json.dumps(found | {"table": rows}, indent=1) + "\n"
-            (out / "results.json").write_text(text)
-    save_pictures(training, by.samples(model, 50, "ddim"), out)
+        for sampler in SAMPLERS if count <= FEW else ("ddim",):
+            found["table"].append(by.score(quick(training.model), count, sampler))
+            print(found["table"][-1], flush=True)
+            (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

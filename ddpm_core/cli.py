@@ -15,6 +15,7 @@ from typing import Annotated, get_origin
 import typer
 
 GUIDANCE = 1.5  # chosen by measurement in chapter 10
+TEXT_MODEL = "toy-cars-text-latent-32"  # what draws where no weights are named
 
 app = typer.Typer(
     help="Denoising diffusion, from photos to generated cars.",
@@ -104,6 +105,9 @@ def train(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="only say what it would take here")
     ] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="take a batch in as many parts as fit")
+    ] = False,
     **options,
 ) -> None:
     """Train a model from a preset; every field of it can be changed.
@@ -122,6 +126,24 @@ def train(
             typer.echo(f"{run.hardware()}: {told}")
         return
     out = out or Path("data/runs") / preset
+    while not train_once(out, chosen, resume=resume, tensorboard=tensorboard):
+        chosen = runs.in_parts_that_fit(chosen)
+        said = (
+            f"the memory of the GPU is too small for a batch of {chosen.batch} in one "
+            f"go: --accumulate {chosen.accumulate} fits"
+        )
+        if not fit:
+            raise RuntimeError(f"{said}; give it, or --fit")
+        typer.echo(f"{said}, and so it goes on")
+        resume = (out / "config.json").exists()
+
+
+def train_once(out: Path, chosen, *, resume: bool, tensorboard: bool) -> bool:
+    """Train a run to its end; False where the memory of the GPU is too small."""
+    import torch
+
+    from ddpm_core import runs
+
     run = runs.Run(out, chosen, resume=resume)
     if tensorboard and run.main:
         run.listener = tensorboard_writer(out / "tensorboard")
@@ -132,19 +154,37 @@ def train(
             f"{parameters:,} parameters on {run.accelerator.device}, "
             f"{len(run.split.train):,} images, {run.steps:,} steps, in {out}"
         )
+        if run.accelerator.device.type == "cpu":
+            typer.echo(
+                f"no GPU: on this CPU it takes {runs.spell(runs.at_least(run))} at the "
+                "least; --estimate measures it"
+            )
     try:
         run.train()
+    except torch.OutOfMemoryError:
+        return False
     except KeyboardInterrupt:
         raise RuntimeError(
             f"stopped at step {run.step}. {run.files.kept()} Go on with --resume."
         ) from None
+    except RuntimeError as error:
+        if isinstance(error, runs.Stopped) or run.accelerator.num_processes == 1:
+            raise
+        raise RuntimeError(
+            f"stopped at step {run.step}, another process of the run was lost, or "
+            f"failed: {error}. {run.files.kept()} Go on with --resume, with as many "
+            "processes as there are."
+        ) from error
     if run.main:
         typer.echo(f"done: {out}; next: ddpm export {out} FOLDER")
+    return True
 
 
 @app.command()
 def sample(
-    weights: Annotated[str, typer.Option(help="name of shipped weights, or a folder")],
+    weights: Annotated[
+        str, typer.Option(help="name of shipped weights, or a folder")
+    ] = TEXT_MODEL,
     n: Annotated[int, typer.Option(min=1, help="images")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
     sampler: Annotated[
@@ -257,6 +297,9 @@ def evaluate(
     ] = None,
     scale: Annotated[float, typer.Option(help="guidance of a text model")] = GUIDANCE,
     seed: Annotated[int, typer.Option(help="seed of all noise")] = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="compile the network first")
+    ] = False,
 ) -> None:
     """Measure a model's samples against real images that it need not have seen."""
     from ddpm_core import evaluation
@@ -272,7 +315,12 @@ def evaluate(
     real = evaluation.real_images(data, model.preset, n, seed + 1)
     told = evaluation.told_captions(model, n, seed=seed + 1, scale=scale)
     samples = evaluation.draw_samples(
-        quick(model), n, steps=steps, sampler=sampler, seed=seed, **told
+        quick(model, compiled=compiled),
+        n,
+        steps=steps,
+        sampler=sampler,
+        seed=seed,
+        **told,
     )
     typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}:")
     typer.echo(evaluation.score(measure, samples, *real))

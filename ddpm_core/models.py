@@ -145,27 +145,32 @@ def best_precision(device: torch.device) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-class Quick(nn.Module):
-    """A network made to be called often on a GPU: in half precision and compiled.
+class HalfPrecision(nn.Module):
+    """A network that computes in half precision; it takes and returns fp32.
 
-    Takes and returns what the network does, in fp32. Chapter 14.
+    Chapter 14.
     """
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: nn.Module, dtype: torch.dtype):
         super().__init__()
-        self.net = net
-        self.dtype = DTYPES[best_precision(next(net.parameters()).device)]
-        self.compiled = torch.compile(net)
+        self.net, self.dtype = net, dtype
 
     def forward(self, x: Samples, t: Times, cond: Condition | None = None) -> Samples:
         with torch.autocast(x.device.type, self.dtype):
-            return self.compiled(x, t, cond).float()
+            return self.net(x, t, cond).float()
 
 
-def quick(model: DiffusionModel) -> DiffusionModel:
-    """The same model for many images: on a CUDA GPU, its network made `Quick`."""
-    on_gpu = next(model.net.parameters()).device.type == "cuda"
-    return replace(model, net=Quick(model.net)) if on_gpu else model
+def quick(model: DiffusionModel, *, compiled: bool = False) -> DiffusionModel:
+    """The same model for many images: on a CUDA GPU, in half precision.
+
+    To compile it takes a minute, which some ten thousand calls win back. Chapter 14.
+    """
+    device = next(model.net.parameters()).device
+    net = torch.compile(model.net) if compiled else model.net
+    precision = best_precision(device)
+    if precision != "no":
+        net = HalfPrecision(net, DTYPES[precision])
+    return replace(model, net=net)
 
 
 def load_model(name: str | Path, device: str | torch.device = "cpu") -> DiffusionModel:

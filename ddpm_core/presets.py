@@ -110,6 +110,10 @@ class Preset:
         metadata={"help": "no (fp32), bf16, fp16, or auto: what the GPU does best"},
     )
     compile: bool = field(default=False, metadata={"help": "torch.compile the network"})
+    graphs: bool = field(
+        default=False,
+        metadata={"help": "compiled, on a GPU: launch its kernels as CUDA graphs"},
+    )
     seed: int = field(default=0, metadata={"help": "seed of everything random"})
 
     log_every: int = field(default=20, metadata={"help": "steps between loss readings"})
@@ -232,7 +236,7 @@ CARS64 = Preset(
     held_out=2048,
     flip=True,
     epochs=300,
-    batch=128,
+    batch=64,
     precision="auto",
     compile=True,
     log_every=100,
@@ -268,6 +272,17 @@ STUDENT = VIEW.replace(
     strips=(),
 )
 """What the students of chapter 13 have in common: minutes on one core of a CPU."""
+
+BETTER = {
+    "channels": (128, 256, 512),
+    "attention": (False, True, True),
+    "blocks": 1,
+    "patch": 2,
+    "batch": 128,
+    "lr": 4e-4,
+    "warmup": 5,
+}
+"""Wider layers on fewer positions, half the FLOP of the article's; larger batches."""
 
 PRESETS = {
     "toy-cars-32": Preset(
@@ -341,11 +356,20 @@ PRESETS = {
         ema=0.9999,
         sample_steps=512,
     ),
-    "cars64": CARS64.replace(
-        channels=(128, 256, 512),
-        attention=(False, True, True),
+    "cars64": CARS64.replace(**BETTER, min_snr=5.0),
+    "cars64-text": CARS64.replace(
+        **BETTER,
+        min_snr=5.0,
+        text="open_clip:ViT-B-32/laion2b_s34b_b79k",
+        pooled=512,
+        context=512,
+    ),
+    "cars64-latent": CARS64.replace(
+        latent="data/weights/cars64-autoencoder",
+        image_channels=4,
+        channels=(256, 512),
+        attention=(True, True),
         blocks=1,
-        patch=2,
         batch=128,
         lr=4e-4,
         warmup=5,

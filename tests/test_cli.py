@@ -5,10 +5,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from ddpm_core.datasets import draw_toy_cars
+from ddpm_core.classifier import load_classifier
+from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars
 
 
 def ddpm(*arguments: object) -> subprocess.CompletedProcess:
@@ -76,6 +79,19 @@ def test_shipped_weights_draw_cars(tmp_path):
     assert Image.open(out).size == (9 * 33 + 1, 2 * 33 + 1)
 
 
+def test_a_prompt_is_enough(tmp_path):
+    out = tmp_path / "cars.png"
+    prompt = "a red sports car at night"
+    succeeded("sample", "--prompt", prompt, "--n", 4, "--steps", 8, "--out", out)
+    grid = torch.from_numpy(np.array(Image.open(out)))[1:, 1:].unfold(0, 32, 33)
+    cars = grid.unfold(1, 32, 33).reshape(-1, 3, 32, 32).float() / 127.5 - 1
+    asked = {"body": "sports car", "colour": "red", "time": "night"}
+    read = load_classifier().predict(cars).attributes
+    for name, value in asked.items():
+        wanted = ATTRIBUTES[name].index(value)
+        assert (read[:, list(ATTRIBUTES).index(name)] == wanted).all()
+
+
 def test_evaluate_says_what_its_figures_are_of():
     said = succeeded("evaluate", "--weights", "toy-cars-32", "--n", 16, "--steps", 2)
     for word in ("16 samples", "toy-cars-classifier-32", "real against real", "recall"):
@@ -101,6 +117,8 @@ def test_evaluate_reads_what_prompts_asked_for():
         (["train", "toy-cars-32", "--channels", "8,x"], "whole numbers with commas"),
         (["train", "photos-32", "--data", "nowhere"], "nowhere"),
         (["sample", "--weights", "none"], "there is: toy-cars-32"),
+        (["sample", "--prompt", "a red sportscar"], "do you mean sports or car?"),
+        (["sample", "--prompt", "a " * 15], "has 15 words, at most 14 fit"),
         (
             ["sample", "--weights", "toy-cars-32", "--steps", 2000],
             "steps must lie in 1..1000, got 2000: the model knows T = 1000 times",

@@ -46,11 +46,12 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "classifier": {"datasets", "metrics", "weights"},
     "clip": {"classifier", "datasets", "training", "weights"},
     "runs": RUNS,
-    "evaluation": RUNS | {"metrics", "classifier"},
+    "evaluation": RUNS | {"runs", "metrics", "classifier"},
     "export": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "plots", "weights"},
     "trilemma": RUNS
     | {"levels", "vae", "gan", "weights", "metrics", "evaluation", "export"},
+    "capstone": RUNS | {"runs", "evaluation", "cli"},
     "browser": {"models", "clip", "datasets", "cli"},
     "cli": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "export", "exercises"},

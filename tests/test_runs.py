@@ -12,15 +12,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 
+from ddpm_core import cli
 from ddpm_core.datasets import draw_toy_cars, to_float, write_packed
 from ddpm_core.diffusion import diffusion_loss
 from ddpm_core.distillation import progressive
 from ddpm_core.presets import Preset
-from ddpm_core.runs import Batches, Run, Split, Stopped, load_split, read_log
+from ddpm_core.runs import (
+    Batches,
+    Run,
+    Split,
+    Stopped,
+    in_parts_that_fit,
+    load_split,
+    read_log,
+)
 from ddpm_core.samplers import last
 from ddpm_core.unet import UNet, UNetConfig
 from ddpm_core.weights import save_weights
@@ -118,20 +128,50 @@ def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path):
     assert (whole / strip).read_bytes() == (broken / strip).read_bytes()
 
 
-def test_two_processes_train_as_one(packed, tmp_path):
-    preset = tiny(packed, epochs=2, strips=())
-    one, two = tmp_path / "one", tmp_path / "two"
-    alone = start(*command(preset, one))
-    pair = start(
+def start_pair(*arguments: str) -> subprocess.Popen:
+    """Two processes that train together, on the CPU."""
+    return start(
         "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        *command(preset, two), env={"ACCELERATE_USE_CPU": "true"},
+        *arguments, env={"ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
-    finished(alone)
-    finished(pair)
+
+
+def assert_same_losses(one: Path, two: Path) -> None:
     ours, theirs = losses(one), losses(two)
     assert len(ours) == len(theirs) > 8
     for a, b in zip(ours, theirs, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_two_processes_train_as_one(packed, tmp_path):
+    preset = tiny(packed, epochs=2, strips=())
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = start(*command(preset, one))
+    pair = start_pair(*command(preset, two))
+    finished(alone)
+    finished(pair)
+    assert_same_losses(one, two)
+
+
+def test_a_lost_process_ends_the_run_which_goes_on_with_another_number(
+    packed, tmp_path
+):
+    preset = tiny(packed, epochs=50, strips=())
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = start(*command(preset, one))
+    pair = start_pair(*command(preset, two))
+    while not list((two / "checkpoints").glob("*.safetensors")):
+        assert pair.poll() is None, pair.stdout.read()
+        time.sleep(0.05)
+    workers = psutil.Process(pair.pid).children()
+    by_rank = {worker.environ()["RANK"]: worker for worker in workers}
+    by_rank["1"].kill()
+    said, _ = pair.communicate(timeout=240)
+    assert pair.returncode != 0
+    assert "another process of the run was lost" in said and "--resume" in said
+    finished(alone)
+    finished(start(*command(preset, two, "--resume")))
+    assert_same_losses(one, two)
 
 
 def test_shares_of_a_batch_make_up_the_batch(packed):
@@ -436,3 +476,38 @@ def test_a_student_is_built_as_its_teacher_is(packed, tmp_path):
     told = teacher(packed, tmp_path / "teacher", T=40)
     with pytest.raises(ValueError, match=r"which differs in T \(40\)"):
         Run(tmp_path / "run", tiny(packed, teacher=told, calls=2, teacher_calls=4))
+
+
+def test_missing_photos_are_a_command_away(packed, tmp_path):
+    preset = tiny(packed).replace(data=str(tmp_path / "cars"))
+    with pytest.raises(FileNotFoundError, match=r"`ddpm prepare SOURCE --out .*cars"):
+        load_split(preset)
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """A memory in which the network's forward pass takes two images, and no more."""
+    forward = UNet.forward
+
+    def limited(self, x, *rest):
+        if self.training and len(x) > 2:
+            raise torch.OutOfMemoryError("memory is full")
+        return forward(self, x, *rest)
+
+    monkeypatch.setattr(UNet, "forward", limited)
+
+
+def test_a_batch_is_taken_in_as_many_parts_as_fit(packed, small_memory):
+    assert in_parts_that_fit(tiny(packed)).accumulate == 4
+    with pytest.raises(RuntimeError, match="batch of 3 does not fit .* in 1 parts"):
+        in_parts_that_fit(tiny(packed, batch=3))
+
+
+def test_a_small_memory_is_told_or_fitted(packed, small_memory, tmp_path, capsys):
+    out, options = tmp_path / "run", {"epochs": 1, "strips": "", "data": packed}
+    options |= {"size": 16, "held_out": 8, "batch": 8, "channels": "8,16", "patch": 1}
+    with pytest.raises(RuntimeError, match=r"--accumulate 4 fits; give it, or --fit"):
+        cli.train("toy-cars-32", out=out, **options)
+    cli.train("toy-cars-32", out=out, fit=True, resume=True, **options)
+    assert "--accumulate 4 fits, and so it goes on" in capsys.readouterr().out
+    assert Run.open(out).step == Run.open(out).steps

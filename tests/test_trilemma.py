@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from ddpm_core import trilemma
-from ddpm_core.datasets.toy_cars import ATTRIBUTES
-from ddpm_core.trilemma import Contender, load_contender, measuring, training
+from ddpm_core.datasets.toy_cars import ATTRIBUTES, attributes_showing, caption
+from ddpm_core.trilemma import (
+    Contender,
+    guidance,
+    load_contender,
+    measuring,
+    training,
+)
 from ddpm_core.weights import load_weights
 
 PARAMETERS = {"vae": 1_254_444, "gan": 1_333_937}
@@ -93,6 +99,28 @@ def test_a_table_is_measured_and_read_back(trained, tmp_path, monkeypatch):
     assert found["real"].keys() == ATTRIBUTES.keys()
     with pytest.raises(ValueError, match="unknown table 'other'; there is: tiny"):
         measuring.main("other", tmp_path / "other.json")
+
+
+def test_all_cars_of_the_one_prompt_have_it_as_a_caption():
+    rows = attributes_showing(guidance.ITS_CARS, 20)
+    assert {caption(row) for row in rows} == {guidance.ONE_PROMPT}
+    assert len(set(rows[:, 4])) == 4  # the ground is left open
+
+
+def test_guidance_is_measured_over_its_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr(guidance, "MODELS", ("toy-cars-text-latent-32",))
+    monkeypatch.setattr(guidance, "SCALES", (0.0, 1.5))
+    monkeypatch.setattr(trilemma, "RESULTS", tmp_path)
+    guidance.main(tmp_path / "guidance.json", n=32, steps=6)
+    found = trilemma.load_table("guidance")
+    assert found["command"].startswith("python -m ddpm_core.trilemma guidance --out")
+    assert 0.8 < found["coverage by real cars"] <= 1
+    deaf, told = found["rows"]
+    assert (deaf["scale"], told["scale"]) == (0, 1.5)
+    assert deaf["obedience"]["all"] < 0.2 < 0.8 < told["obedience"]["all"]
+    covered = "coverage of one prompt"
+    assert deaf[covered] < told[covered] <= 1
+    assert deaf["scores"]["n"] == 32
 
 
 def test_brightness_is_the_mean_of_an_image_in_its_bin():

@@ -27,7 +27,66 @@ function nameControls() {
   }
 }
 
+// The first page's cars play once; a button plays them again, and for readers who want less
+// motion, and see a still picture, for the first time.
+function offerToPlay(figure) {
+  const picture = figure.querySelector("img"), film = picture.src;
+  const button = document.createElement("button");
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  button.type = "button";
+  button.textContent = still ? "Play it." : "Play it again.";
+  let times = 0;
+  button.onclick = () => {
+    figure.querySelector("source")?.remove();
+    picture.src = `${film}?${++times}`; // a new address: the browser begins at the first frame
+  };
+  figure.querySelector("figcaption").append(" ", button);
+}
+
+// A term of the glossary shows its meaning while it is pointed at or has the focus; Escape
+// hides it, and the pointer may rest on it.
+function showMeanings(terms) {
+  const tip = document.createElement("div");
+  let described, leaving;
+  tip.id = "meaning";
+  tip.role = "tooltip";
+  tip.hidden = true;
+  document.body.append(tip);
+
+  const hide = () => {
+    clearTimeout(leaving);
+    described?.removeAttribute("aria-describedby");
+    tip.hidden = true;
+  };
+  const show = (term) => {
+    hide();
+    described = term;
+    term.setAttribute("aria-describedby", tip.id);
+    tip.textContent = term.dataset.meaning;
+    tip.hidden = false;
+    const word = term.getClientRects()[0], gap = 6;
+    const left = Math.min(word.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
+    const fits = word.bottom + gap + tip.offsetHeight <= innerHeight;
+    const top = fits ? word.bottom + gap : word.top - gap - tip.offsetHeight;
+    tip.style.left = `${Math.max(8, left) + scrollX}px`;
+    tip.style.top = `${top + scrollY}px`;
+  };
+  const leave = () => (leaving = setTimeout(hide, 250));
+  for (const term of terms) {
+    term.addEventListener("mouseenter", () => show(term));
+    term.addEventListener("focus", () => show(term));
+    term.addEventListener("mouseleave", leave);
+    term.addEventListener("blur", hide);
+  }
+  tip.addEventListener("mouseenter", () => clearTimeout(leaving));
+  tip.addEventListener("mouseleave", leave);
+  addEventListener("keydown", ({ key }) => key === "Escape" && hide());
+}
+
 addEventListener("DOMContentLoaded", () => {
+  const terms = document.querySelectorAll("a.term");
+  if (terms.length) showMeanings(terms);
+  document.querySelectorAll(".out-of-noise").forEach(offerToPlay);
   // Sphinx calls the bibliography a list, but not what stands in it.
   document.querySelector(".citation-list")?.removeAttribute("role");
   if (document.querySelector("script[type='application/vnd.jupyter.widget-view+json']"))

@@ -244,6 +244,11 @@ def check_drop_classes(drop_classes):
         torch.equal(dropped(0), dropped(1)),
         "two generators give the same answer: draw from the one you are given",
     )
+    reject(
+        len(set(shares)) == 1,
+        "the same number is dropped every time: each sample must be dropped or kept "
+        "for itself",
+    )
     expect(
         torch.equal(dropped(0), dropped(0)),
         "one seed gives two answers: draw from `generator` alone",

@@ -66,10 +66,10 @@ def check_seam(seam):
     keep = torch.zeros(6, 6, dtype=torch.bool)
     keep[:3, :4] = True
     x = random_numbers(2, 3, 6, 6)
-    rows = (x[..., 1:, :] - x[..., :-1, :]).abs()[..., keep[1:] != keep[:-1]]
-    beside = keep[:, 1:] != keep[:, :-1]
-    columns = (x[..., 1:] - x[..., :-1]).abs()[..., beside]
-    right = torch.cat([rows, columns], -1).mean()
+    up = (x[..., 1:, :] - x[..., :-1, :])[..., keep[1:] != keep[:-1]]
+    side = (x[..., 1:] - x[..., :-1])[..., keep[:, 1:] != keep[:, :-1]]
+    signed, rows, columns = torch.cat([up, side], -1), up.abs(), side.abs()
+    right = signed.abs().mean()
     value = torch.as_tensor(seam(x, keep), dtype=torch.float64)
     expect(value.ndim == 0, "the seam is one number, the mean over all")
     reject(
@@ -90,7 +90,18 @@ def check_seam(seam):
         close(value, every),
         "these are all neighbours: take pairs of which one is known",
     )
-    reject(close(value, 0.0), "steps up and down cancel: take their size")
+    reject(
+        close(value, signed.mean()), "steps up and down cancel: take their size first"
+    )
+    reject(
+        close(value, (rows.mean() + columns.mean()) / 2),
+        "the mean of two means counts the shorter part of the border too much: take "
+        "one mean over all pairs",
+    )
+    reject(
+        close(value, signed.square().mean()),
+        "these are squared steps: take their size",
+    )
     expect(close(value, right), f"on random pixels it must be {right:.3f}")
     return "a mask with a level and a vertical border"
 
@@ -113,6 +124,11 @@ def check_renoise(renoise):
         reject(
             close(x, x_u + sqrt(1 - ratio) * noise),
             "x_u must shrink, or the variance grows with each round",
+        )
+        reject(
+            close(x, sqrt(ratio) * x_u + sqrt(ab_u - ab_t) * noise),
+            "the noise of x_u shrinks with it: more is missing than the difference of "
+            "the two variances",
         )
         expect(
             close(x, sqrt(ratio) * x_u + sqrt(1 - ratio) * noise),
@@ -142,6 +158,11 @@ def check_step_up(step_up):
             close(x, sqrt(ab_t / ab_u) * x_u + sqrt(1 - ab_t / ab_u) * eps)
             and ab_u < 1,
             "that adds new noise to the old: here it is one and the same, eps_hat",
+        )
+        undivided = sqrt(ab_t) * (x_u - sqrt(1 - ab_u) * eps) + sqrt(1 - ab_t) * eps
+        reject(
+            close(x, undivided) and ab_u < 1,
+            "without its noise x_u is sqrt(ab_u) x0, not x0",
         )
         expect(close(x, wanted), "with the true noise the step must hit x_t exactly")
     return "from a clean picture and from a noisy one"

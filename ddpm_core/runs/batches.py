@@ -15,6 +15,7 @@ from ddpm_core.latent import LatentScaler
 from ddpm_core.presets import Preset
 from ddpm_core.schedules import Schedule
 
+STANFORD_CARS = "hub:tanganke/stanford_cars"
 ENCODED = 1024  # images that become latents at once
 
 
@@ -71,7 +72,13 @@ def _load(preset: Preset, workers: int | None) -> tuple:
         return cars.images, cars.captions if preset.text else (), eligible
     if preset.absent:
         raise ValueError(f"absent is for toy cars, {preset.data} has no attributes")
-    packed = PackedImages.open(preset.data)
+    try:
+        packed = PackedImages.open(preset.data)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}: `ddpm prepare SOURCE --out {preset.data} --size {preset.size}`, "
+            f"where SOURCE are your photos, or {STANFORD_CARS} for a download"
+        ) from error
     return packed.images, packed.captions if preset.text else (), np.arange(len(packed))
 
 

@@ -91,6 +91,18 @@ def forward_flop(run: Run) -> int:
     return counter.get_total_flops()
 
 
+def at_least(run: Run) -> float:
+    """The seconds that a run takes at the least here, told without taking a step.
+
+    That is, if it did nothing but multiply large matrices: a third is more usual.
+    Chapter 14.
+    """
+    rate = matrix_rate(
+        run.accelerator.device, DTYPES[run.accelerator.mixed_precision], repeats=2
+    )
+    return 3 * forward_flop(run) * (run.steps - run.step) * run.preset.batch / rate
+
+
 def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
     """Measure the FLOP a second of a large product of matrices: the best of some."""
     n = 8192 if device.type == "cuda" else 1024

@@ -13,6 +13,7 @@ from pathlib import Path
 from ddpm_core.presets import Preset
 
 KEPT = 2  # checkpoints
+MEANS = ("accumulate", "compile", "graphs")  # fields that change no result
 
 
 class Stopped(RuntimeError):
@@ -35,6 +36,8 @@ class RunFolder:
         differing = sorted(k for k in config if config[k] != old[k])
         if resume and config["epochs"] > old["epochs"]:
             differing = [k for k in differing if k != "epochs"]  # train on, longer
+        if resume:
+            differing = [k for k in differing if k not in MEANS]
         if differing:
             raise ValueError(
                 f"{self.path} holds another run; it differs in "

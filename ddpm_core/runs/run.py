@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_core import training
@@ -31,6 +31,7 @@ from ddpm_core.schedules import Schedule
 from ddpm_core.unet import UNet
 
 ROWS = 4  # cars in a strip
+COMPILING = 3  # first steps, in which a network is compiled
 HELD_OUT = 512  # images whose loss is taken after each epoch
 
 
@@ -54,6 +55,7 @@ class Run:
         _check_launcher(preset)
         self.accelerator = Accelerator(mixed_precision=mixed_precision(preset))
         self.main = self.accelerator.is_main_process
+        torch.backends.cudnn.benchmark = True  # all batches have one shape
         self.files.check(preset, resume=resume)
         torch.manual_seed(preset.seed)
         device = self.accelerator.device
@@ -119,8 +121,12 @@ class Run:
         preset, epoch_steps = self.preset, self.batches.steps_an_epoch
         if self.main:
             self.files.trim_log(self.step)
+        unclocked = COMPILING if preset.compile else 0
         since, losses, norms = time.perf_counter(), [], []
-        for done in self.take_steps():
+        for taken, done in enumerate(self.take_steps()):
+            if taken < unclocked:  # the clock starts when all is compiled
+                done.loss.item()
+                since = time.perf_counter()
             self.step = done.step
             losses.append(done.loss)
             norms.append(done.grad_norm)
@@ -132,15 +138,16 @@ class Run:
                 ).item()
                 norm = torch.stack(norms).mean().item()
                 self._check_finite(loss, norm)
-                now = time.perf_counter()
-                self.seconds += now - since
+                spent = time.perf_counter() - since
+                timed = min(len(losses), taken + 1 - unclocked)
+                self.seconds += spent
                 row = {
                     "step": done.step,
                     "epoch": round(done.step / epoch_steps, 4),
                     "loss": loss,
                     "grad_norm": norm,
                     "lr": done.lr,
-                    "images_per_second": len(losses) * preset.batch / (now - since),
+                    "images_per_second": timed * preset.batch / spent,
                     "seconds": self.seconds,
                 }
                 self._log(row)
@@ -158,8 +165,9 @@ class Run:
         """Train and yield after each step; nothing is logged, nothing saved."""
         preset, device = self.preset, self.accelerator.device
         schedule = preset.make_schedule().to(device)
+        mode = "reduce-overhead" if preset.graphs else "default"
         return training.train(
-            self._compiled() if preset.compile else self.net,
+            torch.compile(self.net, mode=mode) if preset.compile else self.net,
             self._loss(schedule),
             self.batches.since(self.step, self.steps),
             self.optimizer,
@@ -175,14 +183,6 @@ class Run:
             accelerator=self.accelerator,
             start=self.step,
         )
-
-    def _compiled(self) -> nn.Module:
-        """The network compiled; on one GPU, its kernels are launched as one graph."""
-        whole = self.accelerator.num_processes == self.preset.accumulate == 1
-        on_gpu = self.accelerator.device.type == "cuda"
-        torch.backends.cudnn.benchmark = on_gpu
-        graphs = on_gpu and whole  # a graph's gradients live until its next launch
-        return torch.compile(self.net, mode="reduce-overhead" if graphs else None)
 
     def _loss(self, schedule: Schedule) -> Callable[..., Tensor]:
         """The loss of a network on what `Batches` yields."""

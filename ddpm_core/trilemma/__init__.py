@@ -4,7 +4,8 @@ A VAE, a GAN and a diffusion model of like size draw toy cars after equal traini
 `load_contender` brings one of them, whatever its kind. `python -m ddpm_core.trilemma
 train` trains the VAE and the GAN (`training`), `ddpm train` the diffusion model;
 `python -m ddpm_core.trilemma measure` measures models side by side (`measuring`), also
-for chapters 11 and 13.
+for chapters 11 and 13, and `python -m ddpm_core.trilemma guidance` the text models over
+the scale of their guidance, for chapter 10 (`guidance`).
 """
 
 import json
@@ -73,9 +74,9 @@ def load_contender(
 
 
 def load_table(name: str = "trilemma") -> dict:
-    """Read a measured table: its command, its hardware, shares of real cars, rows.
+    """Read a measured table: its command, its hardware, what holds for all rows, rows.
 
-    Each row is what `measuring.measure` returns.
+    Each row is what `measure` of `measuring` or of `guidance` returns.
     """
     return json.loads((RESULTS / f"{name}.json").read_text())
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -146,19 +146,36 @@ def main(
     device: Annotated[str, typer.Option(help="cpu: one core of it; or cuda")] = "cpu",
 ) -> None:
     """Measure the contenders of a table on one device and write it."""
-    options = {"out": out, "n": n, "seed": seed, "repeats": repeats, "device": device}
     torch.set_num_threads(1)
-    rows = []
-    for sampler, contender in contenders(table, torch.device(device)):
-        rows.append(measure(contender, sampler, n=n, seed=seed, repeats=repeats))
-        print(rows[-1]["name"], sampler, rows[-1]["calls"], rows[-1]["scores"])
+    rows = (
+        measure(contender, sampler, n=n, seed=seed, repeats=repeats)
+        for sampler, contender in contenders(table, torch.device(device))
+    )
     real = real_cars(n, seed + 1)
-    found = {
-        "command": command_line(f"ddpm_core.trilemma measure {table}", options),
-        "hardware": hardware(device),
+    facts = {
         "real": evaluation.attribute_report(real),
         "real brightness": brightness_report(real),
-        "rows": rows,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    options = {"out": out, "n": n, "seed": seed, "repeats": repeats, "device": device}
+    write_table(f"measure {table}", options, rows, facts)
+
+
+def write_table(
+    command: str, options: dict[str, object], rows: Iterable[dict], facts: dict
+) -> None:
+    """Write rows, as they are measured, with the command that repeats them.
+
+    `options` are those of the command; `out` is the file. `facts` hold for all rows.
+    """
+    found = []
+    for row in rows:
+        found.append(row)
+        print(row)
+    table = {
+        "command": command_line(f"ddpm_core.trilemma {command}", options),
+        "hardware": hardware(options.get("device", "cpu")),
+        **facts,
+        "rows": found,
+    }
+    options["out"].parent.mkdir(parents=True, exist_ok=True)
+    options["out"].write_text(json.dumps(table, indent=1) + "\n")

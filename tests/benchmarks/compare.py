@@ -2,18 +2,24 @@
 
     python tests/benchmarks/compare.py            # what a CPU can do in a few minutes
     python tests/benchmarks/compare.py --rounds 9
+    python tests/benchmarks/compare.py --device cuda --published unet.py
 
 Needs the extra 'bench'. Each network has as many parameters as ours (within 8 %), the
-same batch, optimiser and memory format. Rounds go through all networks in turn, so that
-a slow moment of the machine hits all alike; the median round counts.
+same batch, optimiser and memory format; on a GPU each is compiled and runs in bf16, its
+kernels launched as CUDA graphs. `--published` names the file of the article's network,
+ddpm/unet.py of its repository, which runs as published: fp32, not compiled. Rounds go
+through all networks in turn, so that a slow moment of the machine hits all alike; the
+median round counts.
 """
 
 import argparse
+import importlib.util
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from denoising_diffusion_pytorch import Unet as PeerUnet
@@ -28,22 +34,40 @@ from ddpm_core.unet import UNet, UNetConfig
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 
+WARMING = 3  # rounds that do not count: compiling, and recording graphs
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--published", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.threads} threads, {platform.machine()}")
+    torch.set_default_device(options.device)
+    torch.backends.cudnn.benchmark = True
+    where = f"{options.threads} threads, {platform.machine()}"
+    if options.device == "cuda":
+        where = torch.cuda.get_device_name()
+    print(f"torch {torch.__version__}, {where}")
     print("\n| training step | parameters | images/s | ours is |")
     print("| --- | --- | --- | --- |")
+    large = 64 if options.device == "cuda" else 4
+    published = options.published
     training("small, 32x32", SMALL_UNET, 32, 32, options.rounds)
-    training("capstone, 64x64", UNetConfig(), 64, 4, options.rounds)
+    training("capstone, 64x64", UNetConfig(), 64, large, options.rounds, published)
     sampling(options.rounds)
 
 
-def training(name: str, config: UNetConfig, side: int, n: int, rounds: int) -> None:
+def training(
+    name: str,
+    config: UNetConfig,
+    side: int,
+    n: int,
+    rounds: int,
+    published: Path | None = None,
+) -> None:
     """Print images a second of a training step of ours and of each peer's."""
     ours = UNet(config)
     wanted = count(ours)
@@ -54,13 +78,15 @@ def training(name: str, config: UNetConfig, side: int, n: int, rounds: int) -> N
     }
     x = torch.randn(n, 3, side, side).to(memory_format=torch.channels_last)
     steps = {k: step(net, forward, x) for k, (net, forward) in networks.items()}
+    if published:
+        networks["as published"] = net, forward = published_network(published)
+        steps["as published"] = step(net, forward, x.contiguous(), as_published=True)
     times = {k: [] for k in steps}
-    for round_ in range(rounds + 1):
+    for round_ in range(rounds + WARMING):
         for k, run in steps.items():
-            start = time.perf_counter()
-            run()
-            if round_:  # the first warms up
-                times[k].append(time.perf_counter() - start)
+            seconds = clock(run)
+            if round_ >= WARMING:  # before that it is compiled
+                times[k].append(seconds)
     speed = {k: n / statistics.median(t) for k, t in times.items()}
     for k, (net, _) in networks.items():
         ratio = speed["ddpm_core"] / speed[k]
@@ -68,14 +94,23 @@ def training(name: str, config: UNetConfig, side: int, n: int, rounds: int) -> N
         print(f"| {row} as fast |", flush=True)
 
 
-def step(net: nn.Module, forward: Forward, x: Tensor) -> Callable[[], None]:
+def step(
+    net: nn.Module, forward: Forward, x: Tensor, *, as_published: bool = False
+) -> Callable[[], None]:
     """One step of training: forward, backward, AdamW."""
-    net.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
-    t = torch.randint(1, 1000, (len(x),))
+    net.train()
+    on_gpu = x.device.type == "cuda" and not as_published
+    if not as_published:
+        net.to(memory_format=torch.channels_last)
+    if on_gpu:
+        forward = torch.compile(forward, mode="reduce-overhead")
+    optimizer = torch.optim.AdamW(net.parameters(), fused=not as_published)
+    t = torch.randint(1, 500, (len(x),))
 
     def run() -> None:
-        (forward(x, t) - x).square().mean().backward()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=on_gpu):
+            predicted = forward(x, t)
+        (predicted.float() - x).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -127,6 +162,15 @@ def peer_like(wanted: int) -> tuple[nn.Module, Forward]:
     return net, net
 
 
+def published_network(path: Path) -> tuple[nn.Module, Forward]:
+    """The network of the article's repository, in the size that it trained."""
+    spec = importlib.util.spec_from_file_location("published", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    net = module.UNet(ch_mults=(1, 2, 2, 2))
+    return net, net
+
+
 def sampling(rounds: int, n: int = 16, steps: int = 50) -> None:
     """Print what the sampler costs over the network's calls."""
     net, schedule = UNet(SMALL_UNET).eval(), cosine_schedule(1000)
@@ -155,6 +199,8 @@ def sampling(rounds: int, n: int = 16, steps: int = 50) -> None:
 def clock(run: Callable[[], None]) -> float:
     start = time.perf_counter()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 

@@ -58,6 +58,12 @@ WRONG = {
         ),
         (
             lambda c, e, s, g: torch.where(
+                torch.randperm(len(c), generator=g) < s * len(c), e, c
+            ),
+            "the same number is dropped every time",
+        ),
+        (
+            lambda c, e, s, g: torch.where(
                 torch.rand(len(c), generator=g) < s, c, torch.full_like(c, e)
             ),
             "the other way round",

@@ -20,7 +20,12 @@ WRONG = {
         (lambda x, k: _rows(x, k).mean(), "above each other only"),
         (lambda x, k: _rows(x.mT, k.T).mean(), "beside each other only"),
         (lambda x, k: _all(x).mean(), "these are all neighbours"),
-        (lambda x, k: torch.zeros(()), "cancel"),
+        (lambda x, k: _border(x, k).mean(), "cancel"),
+        (lambda x, k: _border(x, k).square().mean(), "squared steps"),
+        (
+            lambda x, k: (_rows(x, k).mean() + _rows(x.mT, k.T).mean()) / 2,
+            "one mean over all pairs",
+        ),
         (lambda x, k: _rows(x, k), "one number"),
         (lambda x, k: x.std(), "on random pixels"),
     ],
@@ -28,6 +33,10 @@ WRONG = {
         (lambda x, t, u, e: _noised(x, t, e), "x_u is noisy already"),
         (lambda x, t, u, e: t / u * x + (1 - t / u) * e, "values by its root"),
         (lambda x, t, u, e: x + (1 - t / u) ** 0.5 * e, "must shrink"),
+        (
+            lambda x, t, u, e: (t / u) ** 0.5 * x + (u - t) ** 0.5 * e,
+            "shrinks with it",
+        ),
         (lambda x, t, u, e: x, "the variance in all 1"),
     ],
     "check_step_up": [
@@ -37,6 +46,10 @@ WRONG = {
             "goes down",
         ),
         (lambda x, e, u, t: _noised(x, t / u, e), "one and the same"),
+        (
+            lambda x, e, u, t: _noised(x - (1 - u) ** 0.5 * e, t, e),
+            "is sqrt(ab_u) x0, not x0",
+        ),
         (lambda x, e, u, t: x, "hit x_t exactly"),
     ],
 }
@@ -53,3 +66,9 @@ def _rows(x, keep):
 def _all(x):
     down, right = x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
     return torch.cat([down.abs().flatten(), right.abs().flatten()])
+
+
+def _border(x, keep):
+    down = (x[..., 1:, :] - x[..., :-1, :])[..., keep[1:] != keep[:-1]]
+    right = (x[..., 1:] - x[..., :-1])[..., keep[:, 1:] != keep[:, :-1]]
+    return torch.cat([down, right], -1)

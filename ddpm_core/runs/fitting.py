@@ -1,0 +1,48 @@
+"""A batch in as many parts as fit into the memory of a GPU. Chapter 14."""
+
+import gc
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from ddpm_core.presets import Preset
+from ddpm_core.runs.run import Run
+
+
+def in_parts_that_fit(preset: Preset) -> Preset:
+    """The same preset with `accumulate` doubled until a step fits into memory.
+
+    The losses stay the same to float tolerance. Raises RuntimeError where the batch has
+    no more equal parts. Chapter 14.
+    """
+    parts = preset.accumulate
+    while preset.batch % (2 * parts) == 0:
+        parts *= 2
+        smaller = preset.replace(accumulate=parts)
+        if fits(smaller):
+            return smaller
+    raise RuntimeError(
+        f"a batch of {preset.batch} does not fit into memory in {parts} parts, and it "
+        "has no more equal ones: choose another --batch or a smaller network"
+    )
+
+
+def fits(preset: Preset) -> bool:
+    """Try whether a step of a run fits into memory, in a run of its own."""
+    try:
+        with TemporaryDirectory() as folder:
+            for _ in islice(Run(Path(folder), preset).take_steps(), 1):
+                pass
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        free()
+    return True
+
+
+def free() -> None:
+    """Give back to the GPU what nobody holds any more."""
+    gc.collect()
+    torch.cuda.empty_cache()

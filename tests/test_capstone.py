@@ -1,0 +1,45 @@
+"""The capstone's command, at a size that takes seconds. Chapter 14."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from ddpm_core import capstone
+from ddpm_core.presets import PRESETS
+
+SMALL = {
+    "features": "classifier", "n": 32, "marks": "0.5,1", "mark_calls": 2, "table": "3",
+    "drawn": 96, "held_out": 64, "epochs": 2, "batch": 16, "channels": "16,32",
+    "strips": "2", "sample_steps": 8, "log_every": 1, "checkpoint_every": 5,
+}  # fmt: skip
+
+
+def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
+    folder, out = tmp_path / "run", tmp_path / "results" / "small"
+    capstone.main("toy-cars-32", run=folder, out=out, **SMALL)
+    monkeypatch.setattr(capstone, "RESULTS", tmp_path / "results")
+    found = capstone.load_results("small")
+    assert [mark["epoch"] for mark in found["marks"]] == [1, 2]
+    assert all(mark["frechet"] > mark["floor"] > 0 for mark in found["marks"])
+    assert [(row["sampler"], row["calls"]) for row in found["table"]] == [
+        ("ddim", 3),
+        ("dpm-solver++", 3),
+    ]
+    assert found["images seen"] == 192 and found["images"] == 96
+    assert found["command"].startswith("python -m ddpm_core.capstone")
+    times, losses = found["loss by time"].values()
+    assert len(times) == len(losses) == capstone.BINS
+    assert times == sorted(times) and times[0] >= 1 and times[-1] <= 1000
+    pictures = {path.name: Image.open(path).size for path in out.glob("*.webp")}
+    assert pictures.keys() == {"samples.webp", "nearest.webp", "epoch-0002.webp"}
+    assert pictures["samples.webp"][0] > 8 * 32
+
+    again = json.loads((out / "results.json").read_text())["marks"]
+    capstone.main("toy-cars-32", run=folder, out=out, **SMALL)  # nothing left to train
+    assert capstone.load_results("small")["marks"] == again
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if "cars64" in name])
+def test_presets_for_photos_hold_out_what_they_are_measured_on(name):
+    assert PRESETS[name].held_out >= 2048 and PRESETS[name].data.endswith("cars-64")
