@@ -265,10 +265,14 @@ THIN_OUT = """() => {  // of what repeats by the thousand, a few are enough to j
   const keep = (n, kind) => (seen[kind] = (seen[kind] ?? 0) + 1) <= n;
   for (const token of document.querySelectorAll(".highlight pre span")) {
     const kind = token.className + Boolean(token.closest(".cell_output"));
-    if (!token.children.length && !keep(1, kind)) token.replaceWith(token.textContent);
+    if (!token.children.length && !keep(1, kind)) token.remove();
   }
+  for (const code of document.querySelectorAll(".highlight pre"))
+    for (const text of [...code.childNodes].filter(node => node.nodeType === 3))
+      if (!keep(9, "text in code")) text.remove();
   for (const formula of document.querySelectorAll(".math")) {
-    const scrolls = formula.scrollWidth > formula.clientWidth + 1;
+    const scrolls = [formula, ...formula.querySelectorAll("mjx-container")].some(e =>
+      e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX === "auto");
     if (!scrolls && !keep(5, formula.tagName)) formula.textContent = "formula";
   }
   for (const entry of document.querySelectorAll("dl.py"))
