@@ -89,18 +89,23 @@ def link_chapters(app, doctree, docname: str) -> None:
 
 
 def plain(name: str) -> str:
-    """Return a name without accents, in lower case."""
-    letters = unicodedata.normalize("NFKD", name.lower().replace("’", "'"))
+    """Return a name without accents, also those of LaTeX, in lower case."""
+    name = re.sub(r"[{}]|\\\W", "", name.lower().replace("’", "'"))
+    letters = unicodedata.normalize("NFKD", name)
     return "".join(c for c in letters if not unicodedata.combining(c))
 
 
 def cited(match: re.Match, entries: dict[str, Entry]) -> list[str]:
-    """Return the keys of the entries whose authors and year a text names."""
+    """Return the keys of the entries whose authors and year a text names.
+
+    Without an 'et al.' the text names all of them.
+    """
 
     def fits(entry: Entry) -> bool:
         persons = entry.persons["author"]
         authors = [plain(" ".join(p.prelast_names + p.last_names)) for p in persons]
-        return authors[0] == names[0] and set(names) <= set(authors)
+        named = set(names) <= set(authors) if "et al." in match[0] else names == authors
+        return authors[0] == names[0] and named
 
     first, *others, year = match.groups(default="")
     names = [plain(first), *map(plain, re.findall(NAME, "".join(others)))]
