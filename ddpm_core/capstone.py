@@ -51,22 +51,22 @@ class Judge(NamedTuple):
     real: Images
     more_real: Images
 
-    def samples(self, model: DiffusionModel, calls: int, sampler: str) -> Images:
-        """As many samples as there are real images, from the same noise each time."""
-        n = len(self.real)
-        told = evaluation.told_captions(model, n, seed=1, scale=1.0)
-        return evaluation.draw_samples(
-            model, n, steps=calls, sampler=sampler, chunk=CHUNK, **told
-        )
-
     def score(self, model: DiffusionModel, calls: int, sampler: str = "ddim") -> dict:
         """Samples of that many network calls, measured; `took`: their seconds."""
         start = time.perf_counter()
-        samples = self.samples(model, calls, sampler)
+        samples = drawn(model, len(self.real), calls, sampler)
         seconds = time.perf_counter() - start
         scores = evaluation.score(self.measure, samples, self.real, self.more_real)
         row = {"sampler": sampler, "calls": calls, "took": round(seconds, 2)}
         return row | asdict(scores)
+
+
+def drawn(model: DiffusionModel, n: int, calls: int, sampler: str = "ddim") -> Images:
+    """n samples of that many network calls, from the same noise and captions always."""
+    told = evaluation.told_captions(model, n, seed=1, scale=1.0)
+    return evaluation.draw_samples(
+        model, n, steps=calls, sampler=sampler, chunk=CHUNK, **told
+    )
 
 
 def judge(run: Run, features: str, n: int) -> Judge:
@@ -135,7 +135,7 @@ def commit() -> str:
 
 def save_pictures(run: Run, out: Path) -> None:
     """Write samples, some above their nearest training image, and the run's strips."""
-    samples = evaluation.draw_samples(quick(run.model), SHOWN, steps=PICTURED)
+    samples = drawn(quick(run.model), SHOWN, PICTURED)
     trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
     save_grid(out / "samples.png", samples)
     evaluation.save_beside_nearest(out / "nearest.png", samples[:AUDITED], trained_on)
