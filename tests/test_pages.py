@@ -187,8 +187,9 @@ class Reader:
         """Change the window, and wait until the tab key reaches all that scrolls."""
         self.page.set_viewport_size(SIZES[size])
         self.page.wait_for_function(
-            """() => [...document.querySelectorAll("pre")].every(
-              e => e.scrollWidth <= e.clientWidth || e.tabIndex === 0)"""
+            """() => [
+              ...document.querySelectorAll("pre, .pst-scrollable-table-container")
+            ].every(e => e.scrollWidth <= e.clientWidth || e.tabIndex === 0)"""
         )
 
 
@@ -269,7 +270,7 @@ THIN_OUT = """() => {  // of what repeats by the thousand, a few are enough to j
   }
   for (const code of document.querySelectorAll(".highlight pre"))
     for (const text of [...code.childNodes].filter(node => node.nodeType === 3))
-      if (!keep(9, "text in code")) text.remove();
+      if (!keep(9, "text in code")) text.data = "\\n";
   for (const formula of document.querySelectorAll(".math")) {
     const scrolls = [formula, ...formula.querySelectorAll("mjx-container")].some(e =>
       e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX === "auto");
