@@ -5,6 +5,7 @@ What only one command needs is imported by that command.
 
 import inspect
 import shlex
+import signal
 import sys
 from dataclasses import MISSING, fields
 from itertools import cycle, islice
@@ -159,6 +160,8 @@ def train_once(out: Path, chosen, *, resume: bool, tensorboard: bool) -> bool:
                 f"no GPU: on this CPU it takes {runs.spell(runs.at_least(run))} at the "
                 "least; --estimate measures it"
             )
+    if run.accelerator.num_processes > 1:  # the launcher stops all when one is lost
+        signal.signal(signal.SIGTERM, told_to_stop)
     try:
         run.train()
     except torch.OutOfMemoryError:
@@ -178,6 +181,11 @@ def train_once(out: Path, chosen, *, resume: bool, tensorboard: bool) -> bool:
     if run.main:
         typer.echo(f"done: {out}; next: ddpm export {out} FOLDER")
     return True
+
+
+def told_to_stop(number: int, frame: object) -> None:
+    """What a signal to end does to a process that trains with others."""
+    raise RuntimeError(f"told to stop by {signal.Signals(number).name}")
 
 
 @app.command()

@@ -14,7 +14,7 @@ BIBLIOGRAPHY = parse_file(ROOT / "book" / "references.bib").entries
 
 IDENTIFIERS = {
     "eprint": re.compile(r"arxiv\.org/abs/(\d{4}\.\d{4,5})"),
-    "url": re.compile(r"\]\((https?://(?!arxiv\.org)[^)\s]+)\)"),
+    "url": re.compile(r"\]\((https?://(?!arxiv\.org)(?:[^()\s]|\([^()\s]*\))+)\)"),
 }
 
 

@@ -45,13 +45,19 @@ def estimate(run: Run, *, enough: float = 5.0, warmup: int = 3) -> Estimate:
     """Take a few steps of a run and tell what all of them would cost.
 
     The first `warmup` steps, in which memory is claimed and kernels are compiled, do
-    not count; after them 1, 2, 4, ... steps are timed, until they take `enough`
-    seconds. Leaves no log and no checkpoint, but a run that is further on. Raises
-    ValueError for a run that has ended by then. Chapter 14.
+    not count; after them 1, 2, 4, ... steps are timed, until they take `enough` seconds
+    or the run has no more. Leaves no log and no checkpoint, but a run that is further
+    on. Raises ValueError for a run that ends with its warm-up. Chapter 14.
     """
     taken, steps = run.take_steps(), 1
+    left = run.steps - run.step - warmup
+    if left < 1:
+        raise ValueError(f"the run's {run.steps} steps are too few for an estimate")
     seconds_of(run, taken, warmup)
     while (seconds := seconds_of(run, taken, steps)) < enough:
+        left -= steps
+        if left < 2 * steps:
+            break
         steps *= 2
     device, world = run.accelerator.device, run.accelerator.num_processes
     return Estimate(
@@ -64,18 +70,14 @@ def estimate(run: Run, *, enough: float = 5.0, warmup: int = 3) -> Estimate:
 
 
 def seconds_of(run: Run, taken: Iterator, steps: int) -> float:
-    """How long that many steps take, the mean of all processes, which so agree on it.
-
-    ValueError where fewer steps are left.
-    """
+    """How long that many steps take: the mean of all processes, so that they agree."""
     accelerator = run.accelerator
     device = accelerator.device
     _wait(device)
     start = time.perf_counter()
-    done = sum(1 for _ in islice(taken, steps))
+    for _ in islice(taken, steps):
+        pass
     _wait(device)
-    if done < steps:
-        raise ValueError(f"the run's {run.steps} steps are too few for an estimate")
     seconds = torch.tensor(time.perf_counter() - start, device=device)
     return accelerator.reduce(seconds, "mean").item()
 
