@@ -163,11 +163,10 @@ class HalfPrecision(nn.Module):
 def quick(model: DiffusionModel, *, compiled: bool = False) -> DiffusionModel:
     """The same model for many images: on a CUDA GPU, in half precision.
 
-    To compile it takes a minute, which some ten thousand calls win back. Chapter 14.
+    To compile a large network takes minutes: only many calls win them back. Chapter 14.
     """
-    device = next(model.net.parameters()).device
     net = torch.compile(model.net) if compiled else model.net
-    precision = best_precision(device)
+    precision = best_precision(model.device)
     if precision != "no":
         net = HalfPrecision(net, DTYPES[precision])
     return replace(model, net=net)

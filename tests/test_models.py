@@ -8,9 +8,11 @@ import torch
 from ddpm_core.models import (
     SAMPLERS,
     DiffusionModel,
+    HalfPrecision,
     load_autoencoder,
     load_model,
     load_text_encoder,
+    quick,
     step_generator,
 )
 from ddpm_core.presets import Preset
@@ -58,6 +60,17 @@ def test_samples_are_images_and_repeat_from_their_seed(saved):
         x = once()
         assert x.shape == (3, 3, 16, 16) and x.abs().max() <= 1 and x.std() > 0.05
         assert torch.equal(x, once())
+
+
+def test_half_precision_is_near_and_comes_back_as_fp32(saved):
+    model = load_model(saved[0])
+    half = HalfPrecision(model.net, torch.bfloat16)
+    x, t = model.noise(3, torch.Generator().manual_seed(1)), torch.full((3,), 20)
+    got, wanted = half(x, t), model.net(x, t)
+    assert got.dtype == torch.float32 and (got - wanted).abs().max() > 0
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0.05)
+    if not torch.cuda.is_available():
+        assert quick(model).net is model.net
 
 
 def test_the_noise_of_the_steps_is_not_that_of_the_start(saved):

@@ -13,7 +13,7 @@ from pathlib import Path
 from ddpm_core.presets import Preset
 
 KEPT = 2  # checkpoints
-MEANS = ("accumulate", "compile", "graphs")  # fields that change no result
+MEANS = ("accumulate", "compile", "graphs")  # they change rounding alone
 
 
 class Stopped(RuntimeError):
