@@ -343,9 +343,12 @@ PRESETS = {
     "photos-32": Preset(
         data="data/stanford-cars-32",
         unet=SMALL_UNET,
+        held_out=2048,
         flip=True,
-        epochs=12,
-        strips=(1, 3, 6, 12),
+        min_snr=5.0,
+        epochs=60,
+        lr_end=0.02,
+        strips=(1, 3, 10, 30, 60),
     ),
     "cars64-article": CARS64.replace(
         schedule="linear",
