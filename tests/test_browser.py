@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +58,16 @@ def test_settings_are_those_of_the_model(folder, model):
     assert settings["alpha_bar"] == model.schedule.alpha_bar.tolist()
     assert settings["target"] == model.preset.target
     assert tuple(settings["words"]) == model.encoder.tokenizer.words
+
+
+def test_page_shows_the_lines_that_it_runs():
+    book = Path(__file__).parents[1] / "book"
+    script = (book / "_static" / "car-maker.js").read_text()
+    shown = re.findall(
+        r"```javascript\n(.*?)```", (book / "browser.md").read_text(), re.S
+    )
+    lines = [line for block in shown for line in block.splitlines()]
+    assert lines and [line for line in lines if line not in script] == []
 
 
 def test_the_book_makes_them_anew_only_when_something_changed(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +22,7 @@ import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 
-from ddpm_core import schedules
+from ddpm_core import editing, samplers, schedules
 from ddpm_core.clip.tokens import Tokenizer
 from ddpm_core.datasets import draw_toy_cars, to_float
 from ddpm_core.exercises import all_exercises
@@ -371,12 +371,17 @@ def widgets(page) -> list:
     return page.query_selector_all(".widget-subarea")
 
 
+EASEL = "a[href$='book/browser.html#paint-over-a-part-of-it']"
+
+
 @with_widgets
 def test_every_widget_moves(visit):
     """Each has a slider that moves its picture and brings it back, or a choice.
 
-    Only what a running Python alone can answer has none, and says so.
+    One has neither: chapter 12's mask is drawn in squares that a running Python alone
+    can fill in. A link beside it leads to the page that does so in the browser.
     """
+    still = []
     for view in widgets(visit.page):
         handles = view.query_selector_all(".noUi-handle")
         moved = view.query_selector_all("select, .widget-toggle-buttons")
@@ -389,8 +394,12 @@ def test_every_widget_moves(visit):
             handle.press("ArrowLeft")
             assert view.evaluate(SEEN) == before
             moved.append(handle)
-        live = view.query_selector(".needs-kernel")
-        assert moved or live, "a widget without anything to move"
+        if not moved:
+            live = view.query_selector_all(".needs-kernel")
+            still.append([part.text_content().strip() for part in live])
+    in_python = visit.page.url.endswith("/12_editing.html")
+    assert still == [["Fill in"]] * in_python, "a widget without anything to move"
+    assert not in_python or visit.page.query_selector(EASEL)
     assert visit.complaints == []
 
 
@@ -629,20 +638,45 @@ def test_overview_and_chapters_list_every_exercise(reader):
 
 
 @pytest.fixture
-def maker(reader):
+def maker(reader, request):
     """The reader of the page that draws cars, its form, and a function that draws."""
-    read = reader("light")
+    read = reader(getattr(request, "param", "light"))
     page = read.open("book/browser")
     form = page.wait_for_selector("form.maker")
 
-    def draw(**fields: str) -> str:
+    def draw(button: str = "draw", **fields: str) -> str:
         for name, value in fields.items():
             form.query_selector(f"[name={name}]").fill(value)
-        form.query_selector("[name=draw]").click()
+        form.query_selector(f"[name={button}]").click()
         page.wait_for_function("() => !document.querySelector('[name=draw]').disabled")
         return form.query_selector(".said").inner_text()
 
     return read, form, draw
+
+
+def assert_states_are(form, wanted: Iterable[samplers.State]) -> None:
+    """The form has drawn at each time what the library did."""
+    states = form.evaluate(
+        "form => form.states.map(({ t, x, x0 }) => [t, [...x], [...x0]])"
+    )
+    for (t, *drawn), state in zip(states, wanted, strict=True):
+        assert t == state.t
+        for got, want in zip(drawn, (state.x, state.x0_hat), strict=True):
+            got = torch.tensor(got).view(1, 3, 32, 32)
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-3)
+            print(f"largest difference {(got - want).abs().max():.1e}")
+
+
+def noises(form, seed: int, n: int) -> list[torch.Tensor]:
+    """The first n tensors of noise that the page draws from a seed."""
+    drawn = form.evaluate(
+        """(form, [seed, n]) => {
+          const draw = gaussians(seed);
+          return Array.from({ length: n }, () => [...draw(3 * 32 * 32)]);
+        }""",
+        [seed, n],
+    )
+    return list(torch.tensor(drawn).view(n, 1, 3, 32, 32))
 
 
 @pytest.mark.parametrize(
@@ -656,22 +690,108 @@ def test_page_draws_the_librarys_car_from_the_same_noise(maker, prompt, scale, s
     seconds = float(re.search(r"in ([\d.]+) s", said)[1])
     print(f"{steps} steps in the browser: {seconds} s")
     assert seconds < 60  # far from it: this finds a page that hangs
-    states = form.evaluate(
-        "form => form.states.map(({ t, x, x0 }) => [t, [...x], [...x0]])"
-    )
     model = load_model("toy-cars-text-32")
-    x_T = torch.tensor(states[0][1]).view(1, 3, 32, 32)
-    wanted = list(model.sample(x_T, steps, prompts=[prompt], scale=scale))
-    assert [t for t, _, _ in states] == [state.t for state in wanted]
-    for (_, x, x0), state in zip(states, wanted, strict=True):
-        for got, want in ((x, state.x), (x0, state.x0_hat)):
-            got = torch.tensor(got).view(1, 3, 32, 32)
-            torch.testing.assert_close(got, want, rtol=0, atol=1e-3)
-            print(f"largest difference {(got - want).abs().max():.1e}")
+    (x_T,) = noises(form, 7, 1)
+    assert_states_are(form, model.sample(x_T, steps, prompts=[prompt], scale=scale))
     slider = form.query_selector("[name=step]")
     slider.focus()
     slider.press("Home")
     assert form.query_selector("[name=at]").inner_text() == "t = 1000"
+
+
+@pytest.mark.parametrize(
+    ("part", "wish", "rounds"),
+    [("the sky", "a red van at night", 1), ("the left half", "a blue van by day", 3)],
+)
+def test_page_paints_over_as_the_library_does(maker, monkeypatch, part, wish, rounds):
+    read, form, draw = maker
+    draw(prompt="a red van by day", steps="7", seed="7")
+    car = torch.tensor(form.evaluate("form => [...form.car]")).view(1, 3, 32, 32)
+    form.query_selector(f".parts >> text={part}").click()
+    mask = torch.tensor(form.evaluate("form => [...form.mask]")).view(1, 1, 32, 32)
+    said = draw("paint", wish=wish, rounds=str(rounds), seed="8")
+    assert said.startswith(f"Painted over {mask.sum()} pixels with {wish} in ")
+    assert read.complaints == []
+
+    model, keep = load_model("toy-cars-text-32"), mask == 0
+    denoise = model.denoiser([wish], scale=1.5)
+    step = partial(samplers.ddim_step, model.schedule)
+    step = editing.replacing(model.schedule, step, car, keep)
+    step = editing.resampling(model.schedule, step, denoise, rounds)
+    x_T, *rest = noises(form, 8, 1 + 7 + 6 * 2 * (rounds - 1))
+    left = iter(rest)
+    monkeypatch.setattr(torch, "randn", lambda *size, **options: next(left))
+    times = samplers.spaced_times(model.schedule.T, 7)
+    assert_states_are(form, samplers.sample(denoise, step, x_T, times))
+    assert next(left, None) is None
+
+    painted = torch.tensor(form.evaluate("form => [...form.car]")).view_as(car)
+    assert torch.equal(painted[keep.expand_as(car)], car[keep.expand_as(car)])
+    assert (painted - car).abs()[~keep.expand_as(car)].mean() > 0.1
+
+
+def test_mask_is_painted_erased_and_cleared(maker):
+    read, form, draw = maker
+    assert not form.query_selector(".easel").is_visible()
+    draw(steps="1")
+    mouse, surface = read.page.mouse, form.query_selector(".easel svg")
+    surface.scroll_into_view_if_needed()
+    box, hatched = surface.bounding_box(), form.query_selector(".hatched")
+
+    def drag(y: float, x1: float, x2: float) -> torch.Tensor:
+        """Draw a level line through these pixels, and return the mask."""
+        at = [(box["x"] + x * box["width"] / 32, box["y"] + y * box["height"] / 32)
+              for x in (x1, x2)]  # fmt: skip
+        mouse.move(*at[0])
+        mouse.down()
+        mouse.move(*at[1])
+        mouse.up()
+        return torch.tensor(form.evaluate("form => [...form.mask]")).view(32, 32)
+
+    line = torch.zeros(32, 32, dtype=torch.long)
+    line[8:12, 4:20] = 1  # a brush of 4, without its round ends
+    form.query_selector("[name=brush]").fill("4")
+    mask = drag(10, 4, 20)
+    assert (mask[:, 4:20] == line[:, 4:20]).all()
+    assert mask.sum() - line.sum() == 2 * 6  # a half disc at each end
+    assert torch.equal(mask[:, :24], mask[:, :24].flip(1))
+    said = form.query_selector("[name=covered]").inner_text()
+    assert said == f"{mask.sum()} of 1024 pixels"
+    assert hatched.get_attribute("d").count("M") == mask.sum()
+    form.query_selector("[name=erase]").check()
+    assert drag(10, 0, 32).sum() == 0
+    form.query_selector("[name=erase]").uncheck()
+    drag(10, 4, 20)
+    form.query_selector("[name=clear]").click()
+    assert hatched.get_attribute("d") == ""
+    assert draw("paint").startswith("The mask is empty")
+    assert form.query_selector(".said").get_attribute("class") == "said is-wrong"
+
+
+def test_easel_is_used_by_keyboard(maker):
+    read, form, draw = maker
+    draw(steps="1")
+    part = form.query_selector(".parts button")
+    part.focus()
+    part.press("Enter")
+    wish = form.query_selector("[name=wish]")
+    wish.fill("a blue van at night")
+    wish.press("Enter")
+    read.page.wait_for_function(
+        "() => document.querySelector('.said').innerText.startsWith('Painted over ')"
+    )
+    assert read.complaints == []
+
+
+@pytest.mark.parametrize("maker", THEMES, indirect=True)
+def test_easel_can_be_read_by_everyone(maker):
+    read, form, draw = maker
+    draw(steps="1")
+    form.query_selector(".parts button").click()
+    for size in SIZES:
+        read.resize(size)
+        assert read.page.evaluate(FAULTS) == []
+        assert serious(Axe().run(read.page, context=".maker", options=AXE)) == []
 
 
 @pytest.mark.parametrize("word", ["vann", "grey", "zzz", "truk"])

@@ -1,5 +1,6 @@
-// The text model of chapter 10, run in the page: DDIM with guidance, watched step by step.
-// ddpm_core.browser wrote its files; a test compares every step with the library's.
+// The text model of chapter 10, run in the page: DDIM with guidance, watched step by step, and
+// the inpainting of chapter 12. ddpm_core.browser wrote its files; tests compare every step with
+// the library's.
 
 const BESIDE = new URL(".", document.currentScript.src);
 
@@ -57,22 +58,21 @@ const TO_CLEAN = {
   v: (x, out, a, s) => a * x - s * out,
 };
 
-function ddimStep(x, x0, alphaBar_t, alphaBar_u) {
-  const [a_t, s_t] = [Math.sqrt(alphaBar_t), Math.sqrt(1 - alphaBar_t)];
-  const [a_u, s_u] = [Math.sqrt(alphaBar_u), Math.sqrt(1 - alphaBar_u)];
+const scales = (alphaBar) => [Math.sqrt(alphaBar), Math.sqrt(1 - alphaBar)];
+
+const ddim = (alphaBar) => (x, x0, t, u) => {
+  const [[a_t, s_t], [a_u, s_u]] = [scales(alphaBar[t]), scales(alphaBar[u])];
   const eps = x.map((v, i) => (v - a_t * x0[i]) / s_t);
   return x0.map((v, i) => a_u * v + s_u * eps[i]);
-}
+};
 
-// Yields { t, x, x0 } at each time, as ddpm_core.samplers.sample does; at t = 0 x0 is x.
-async function* sampleCar({ ort, text, unet, settings }, prompt, scale, steps, x) {
+// (x, t) -> x0: the prompt's clean car, guided and clipped.
+async function makeDenoiser({ ort, text, unet, settings }, prompt, scale) {
   const { alpha_bar: alphaBar, target, shape, length } = settings;
   const rows = [...tokenize(prompt, settings), ...tokenize("", settings)];
   const tokens = new ort.Tensor("int64", BigInt64Array.from(rows, BigInt), [2, length]);
   const condition = await text.run({ tokens });
-  const times = spacedTimes(alphaBar.length - 1, steps);
-  for (let k = 0; k < steps; k++) {
-    const [t, u] = [times[k], times[k + 1]];
+  return async (x, t) => {
     const both = new Float32Array(2 * x.length);
     both.set(x);
     both.set(x, x.length);
@@ -81,17 +81,46 @@ async function* sampleCar({ ort, text, unet, settings }, prompt, scale, steps, x
       t: new ort.Tensor("int64", BigInt64Array.of(BigInt(t), BigInt(t)), [2]),
       ...condition,
     });
-    const [a, s] = [Math.sqrt(alphaBar[t]), Math.sqrt(1 - alphaBar[t])];
+    const [a, s] = scales(alphaBar[t]);
     const clean = (offset, i) => TO_CLEAN[target](x[i], predicted.data[i + offset], a, s);
-    const x0 = x.map((_, i) => {
+    return x.map((_, i) => {
       const [cond, uncond] = [clean(0, i), clean(x.length, i)];
       return Math.min(Math.max(uncond + scale * (cond - uncond), -1), 1);
     });
+  };
+}
+
+// Yields { t, x, x0 } at each time, as ddpm_core.samplers.sample does; at t = 0 x0 is x.
+async function* sample(denoise, step, x, times) {
+  for (let k = 0; k + 1 < times.length; k++) {
+    const [t, u] = [times[k], times[k + 1]];
+    const x0 = await denoise(x, t);
     yield { t, x, x0 };
-    x = ddimStep(x, x0, alphaBar[t], alphaBar[u]);
+    x = await step(x, x0, t, u);
   }
   yield { t: 0, x, x0: x };
 }
+
+// Inpainting, as in ddpm_core.editing --------------------------------------------------------
+
+// After each step the car is put back where it is kept, noised to that time.
+const replacing = (alphaBar, step, car, keep, noise) => (x, x0, t, u) => {
+  const [a_u, s_u] = scales(alphaBar[u]);
+  const [drawn, eps] = [step(x, x0, t, u), noise()];
+  return drawn.map((v, i) => (keep[i % keep.length] ? a_u * car[i] + s_u * eps[i] : v));
+};
+
+// Each step is made `rounds` times, and its result noised back to t in between.
+const resampling = (alphaBar, step, denoise, rounds, noise) => async (x, x0, t, u) => {
+  const [a, s] = scales(alphaBar[t] / alphaBar[u]);
+  let x_u = step(x, x0, t, u);
+  for (let round = 1; u && round < rounds; round++) {
+    const eps = noise();
+    const x_t = x_u.map((v, i) => a * v + s * eps[i]);
+    x_u = step(x_t, await denoise(x_t, t), t, u);
+  }
+  return x_u;
+};
 
 // What it needs ------------------------------------------------------------------------------
 
@@ -136,7 +165,27 @@ const MAKER = `
   </div>
   <label class="time">step <input name="step" type="range" min="0" max="0" value="0" disabled>
     <output name="at"></output></label>
-  <p class="said" role="status">Press Draw. No step has been made yet.</p>`;
+  <p class="said" role="status">Press Draw. No step has been made yet.</p>
+  <fieldset class="easel" hidden>
+    <legend>Paint over a part of it</legend>
+    <div class="picture"><canvas class="car" role="img"></canvas><svg aria-hidden="true">
+      <pattern id="hatch" width="1.6" height="1.6" patternUnits="userSpaceOnUse"
+        patternTransform="rotate(45)"><path d="M0 0h1.6v1.6h-1.6z" fill="#fff" opacity=".55"/>
+        <path d="M0 0h.25v1.6h-.25z" fill="#000"/></pattern>
+      <path class="hatched" fill="url(#hatch)"/></svg></div>
+    <div class="tools">
+      <p>Paint on the picture, or choose parts of it. What is hatched will be drawn anew from
+        the new prompt; the rest stays.</p>
+      <div class="parts" role="group" aria-label="parts to paint over"></div>
+      <label>brush <input name="brush" type="range" min="2" max="12" value="5"></label>
+      <label><input name="erase" type="checkbox"> erase instead</label>
+      <button name="clear" type="button">Clear the mask</button>
+      <output name="covered"></output>
+      <label class="time">new prompt <input name="wish" type="text" autocomplete="off"></label>
+      <label>rounds <input name="rounds" type="number" min="1" max="10" value="1"></label>
+      <button name="paint" type="button">Paint over</button>
+    </div>
+  </fieldset>`;
 
 function drawImage(canvas, x) {
   const { width, height } = canvas;
@@ -155,9 +204,10 @@ function openMaker(place, settings) {
   form.className = "laboratory maker";
   form.innerHTML = MAKER;
   const field = form.elements;
-  const [state, clean, said] = [".state", ".clean", ".said"].map((s) => form.querySelector(s));
-  const [channels, height, width] = settings.shape;
-  for (const canvas of [state, clean]) Object.assign(canvas, { width, height });
+  const [state, clean, car, said, easel] =
+    [".state", ".clean", ".car", ".said", ".easel"].map((s) => form.querySelector(s));
+  const { alpha_bar: alphaBar, shape: [channels, height, width] } = settings;
+  for (const canvas of [state, clean, car]) Object.assign(canvas, { width, height });
   for (const [name, values] of Object.entries(settings.choices))
     field[name].replaceChildren(...values.map((value) => new Option(value)));
   field.scale.value = settings.guidance;
@@ -181,53 +231,97 @@ function openMaker(place, settings) {
     state.setAttribute("aria-label", `the state at t = ${t}`);
     clean.setAttribute("aria-label", `the clean car seen at t = ${t}: ${told}`);
   };
-  const noise = () =>
-    Float32Array.from(gaussians(channels * height * width, field.seed.valueAsNumber));
+  const noiseOf = (seed) => {
+    const draw = gaussians(seed);
+    return () => Float32Array.from(draw(channels * height * width));
+  };
+  const wait = (waiting) => {
+    running = waiting;
+    for (const name of ["draw", "another", "paint", "step"]) field[name].disabled = waiting;
+  };
 
-  async function draw() {
+  // One thing at a time; what goes wrong is said.
+  async function attempt(action) {
     if (running || !form.reportValidity()) return;
-    running = field.draw.disabled = field.another.disabled = field.step.disabled = true;
+    wait(true);
     try {
-      const [prompt, scale, steps] =
-        [field.prompt.value, field.scale.valueAsNumber, field.steps.valueAsNumber];
-      tokenize(prompt, settings); // an unknown word is told before anything is loaded
-      if (!networks) {
-        say("Loading the model …");
-        networks = { ...(await loadNetworks()), settings };
-      }
-      form.states = [];
-      told = prompt || "any car";
-      field.step.max = steps;
-      say(`Drawing ${told} …`);
-      const start = performance.now();
-      for await (const reached of sampleCar(networks, prompt, scale, steps, noise())) {
-        field.step.value = form.states.push(reached) - 1;
-        show(form.states.length - 1);
-        await new Promise((done) => setTimeout(done)); // let the page be painted
-      }
-      const seconds = ((performance.now() - start) / 1000).toFixed(1);
-      say(`Drew ${told} in ${seconds} s: ${steps} step${steps > 1 ? "s" : ""}, guidance ${scale}.`);
+      await action();
     } catch (error) {
       say(error.message, true);
     }
-    running = field.draw.disabled = field.another.disabled = false;
+    wait(false);
     field.step.disabled = !form.states.length;
+  }
+
+  // Draws a car by the steps that makeStep(denoise, noise) gives, and puts it on the easel.
+  async function draw(prompt, [doing, done], makeStep) {
+    const [scale, steps] = [field.scale.valueAsNumber, field.steps.valueAsNumber];
+    tokenize(prompt, settings); // an unknown word is told before anything is loaded
+    if (!networks) {
+      say("Loading the model …");
+      networks = { ...(await loadNetworks()), settings };
+    }
+    form.states = [];
+    told = prompt || "any car";
+    field.step.max = steps;
+    say(`${doing} ${told} …`);
+    const start = performance.now();
+    const noise = noiseOf(field.seed.valueAsNumber);
+    const x_T = noise();
+    const denoise = await makeDenoiser(networks, prompt, scale);
+    const times = spacedTimes(alphaBar.length - 1, steps);
+    for await (const reached of sample(denoise, makeStep(denoise, noise), x_T, times)) {
+      field.step.value = form.states.push(reached) - 1;
+      show(form.states.length - 1);
+      await new Promise((painted) => setTimeout(painted)); // let the page be painted
+    }
+    const seconds = ((performance.now() - start) / 1000).toFixed(1);
+    say(`${done} ${told} in ${seconds} s: ${steps} step${steps > 1 ? "s" : ""}, guidance ${scale}.`);
+    form.car = form.states.at(-1).x;
+    drawImage(car, form.car);
+    car.setAttribute("aria-label", `the car to paint over: ${told}`);
+    easel.hidden = false;
+  }
+
+  async function drawAnew() {
+    const prompt = field.prompt.value;
+    await draw(prompt, ["Drawing", "Drew"], () => ddim(alphaBar));
+    field.wish.value = prompt;
+  }
+
+  async function paintOver() {
+    const [covered, rounds] = [countOnes(form.mask), field.rounds.valueAsNumber];
+    if (!covered)
+      throw new Error("The mask is empty: paint on the picture below, or choose a part of it.");
+    const where = `over ${covered} pixel${covered > 1 ? "s" : ""} with`;
+    const keep = form.mask.map((on) => 1 - on);
+    await draw(field.wish.value, [`Painting ${where}`, `Painted ${where}`], (denoise, noise) => {
+      const replaced = replacing(alphaBar, ddim(alphaBar), form.car, keep, noise);
+      return resampling(alphaBar, replaced, denoise, rounds, noise);
+    });
   }
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    draw();
+    attempt(drawAnew);
   });
   field.another.addEventListener("click", () => {
     field.seed.value = Math.floor(Math.random() * 1e6);
-    draw();
+    attempt(drawAnew);
+  });
+  field.paint.addEventListener("click", () => attempt(paintOver));
+  field.wish.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault(); // it would press Draw
+    attempt(paintOver);
   });
   field.step.addEventListener("input", () => show(field.step.valueAsNumber));
   for (const name of Object.keys(settings.choices))
     field[name].addEventListener("input", writePrompt);
   writePrompt();
+  openMask(form, width, height);
   place.replaceChildren(form);
-  for (const canvas of [state, clean]) drawImage(canvas, noise());
+  for (const canvas of [state, clean]) drawImage(canvas, noiseOf(field.seed.valueAsNumber)());
 }
 
 addEventListener("DOMContentLoaded", async () => {

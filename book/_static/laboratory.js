@@ -40,18 +40,18 @@ const decibels = (ab) => 10 * Math.log10(ab / (1 - ab));
 
 // Noise ------------------------------------------------------------------------------------
 
-// The same Gaussian numbers on every visit: mulberry32 for evenly spread ones, Box-Muller.
-function gaussians(n, seed) {
+// Draws n Gaussian numbers at each call, the same on every visit: mulberry32 for evenly spread
+// ones, Box-Muller.
+function gaussians(seed) {
   const uniform = () => {
     seed = (seed + 0x6d2b79f5) | 0;
     let z = Math.imul(seed ^ (seed >>> 15), 1 | seed);
     z = (z + Math.imul(z ^ (z >>> 7), 61 | z)) ^ z;
     return ((z ^ (z >>> 14)) >>> 0) / 4294967296;
   };
-  return Float64Array.from(
-    { length: n },
-    () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()),
-  );
+  const gaussian = () =>
+    Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  return (n) => Float64Array.from({ length: n }, gaussian);
 }
 
 function drawNoised(canvas, clean, eps, alphaBar) {
@@ -132,7 +132,7 @@ function openLaboratory(place, clean) {
   form.className = "laboratory";
   form.innerHTML = FIELDS;
   form.addEventListener("submit", (event) => event.preventDefault());
-  const eps = gaussians(clean.length, 5);
+  const eps = gaussians(5)(clean.length);
   const [canvas, curves, said] = ["canvas", ".curves", ".said"].map((s) => form.querySelector(s));
 
   function redraw() {
