@@ -756,7 +756,7 @@ def test_mask_is_painted_erased_and_cleared(maker):
     assert mask.sum() - line.sum() == 2 * 6  # a half disc at each end
     assert torch.equal(mask[:, :24], mask[:, :24].flip(1))
     said = form.query_selector("[name=covered]").inner_text()
-    assert said == f"{mask.sum()} of 1024 pixels"
+    assert said == f"{mask.sum()} of 1024 pixels are hatched"
     assert hatched.get_attribute("d").count("M") == mask.sum()
     form.query_selector("[name=erase]").check()
     assert drag(10, 0, 32).sum() == 0

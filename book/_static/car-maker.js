@@ -204,8 +204,8 @@ function openMaker(place, settings) {
   form.className = "laboratory maker";
   form.innerHTML = MAKER;
   const field = form.elements;
-  const [state, clean, car, said, easel] =
-    [".state", ".clean", ".car", ".said", ".easel"].map((s) => form.querySelector(s));
+  const [shown, state, clean, said, easel, car] =
+    [".shown", ".state", ".clean", ".said", ".easel", ".car"].map((s) => form.querySelector(s));
   const { alpha_bar: alphaBar, shape: [channels, height, width] } = settings;
   for (const canvas of [state, clean, car]) Object.assign(canvas, { width, height });
   for (const [name, values] of Object.entries(settings.choices))
@@ -217,6 +217,7 @@ function openMaker(place, settings) {
   const say = (text, wrong = false) => {
     said.textContent = text;
     said.classList.toggle("is-wrong", wrong);
+    if (wrong) said.scrollIntoView({ block: "nearest" });
   };
   const writePrompt = () => {
     const [colour, body, time] = ["colour", "body", "time"].map((name) => field[name].value);
@@ -265,6 +266,7 @@ function openMaker(place, settings) {
     told = prompt || "any car";
     field.step.max = steps;
     say(`${doing} ${told} …`);
+    shown.scrollIntoView({ block: "nearest" }); // on a phone the easel fills the window
     const start = performance.now();
     const noise = noiseOf(field.seed.valueAsNumber);
     const x_T = noise();

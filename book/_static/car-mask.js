@@ -32,7 +32,7 @@ function openMask(form, width, height) {
     const squares = Array.from(form.mask, (on, i) =>
       on ? `M${i % width} ${Math.floor(i / width)}h1v1h-1z` : "");
     hatched.setAttribute("d", squares.join(""));
-    field.covered.value = `${countOnes(form.mask)} of ${width * height} pixels`;
+    field.covered.value = `${countOnes(form.mask)} of ${width * height} pixels are hatched`;
   };
   const brushed = () => Number(!field.erase.checked);
 
