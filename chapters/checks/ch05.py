@@ -48,46 +48,50 @@ def check_noise_std(noise_std):
 
 
 @exercise
-def check_alpha_bar_from_beta(alpha_bar_from_beta):
-    """alpha_bar_0..alpha_bar_T from beta_1..beta_T."""
-    beta = torch.tensor([0.1, 0.2, 0.5], dtype=torch.float64)
-    result = alpha_bar_from_beta(beta)
+def check_beta_from_alpha_bar(beta_from_alpha_bar):
+    """beta_1..beta_T from alpha_bar_0..alpha_bar_T."""
+    ab = torch.tensor([1, 0.9, 0.72, 0.36], dtype=torch.float64)
+    result = beta_from_alpha_bar(ab)
     reject(
-        isinstance(result, torch.Tensor) and result.shape == (3,),
-        "3 steps have 4 times, 0 to 3: put alpha_bar_0 = 1, the clean image, in front",
+        isinstance(result, torch.Tensor) and result.shape == (4,),
+        "4 times, 0 to 3, have 3 steps between them: no step leads to t = 0",
     )
-    ab = expect_tensor(result, (4,))
-    expect(ab[0] == 1, f"alpha_bar_0 must be 1 (nothing added yet), not {ab[0]:.4f}")
-    reject(
-        close(ab[1:], beta.cumprod(0)),
-        "you multiply the betas: a step keeps alpha = 1 - beta of the variance",
-    )
-    reject(
-        close(ab[1:], 1 - beta.cumsum(0)),
-        "you add up the betas: each step keeps a share of what is left, so the shares "
-        "multiply",
-    )
-    reject(
-        close(ab[1:], 1 - beta),
-        "these are the shares alpha_t of single steps; alpha_bar_t is the product of "
-        "all of them up to t",
-    )
-    reject(
-        close(ab[1:], (1 - beta).sqrt().cumprod(0)),
-        "this is the root of alpha_bar, which scales the image; alpha_bar itself is a "
-        "share of the variance",
-    )
+    beta = expect_tensor(result, (3,))
+    alpha = ab[1:] / ab[:-1]
+    mistakes = {
+        "this is 1 - alpha_bar_t, all the noise that is in x_t; beta_t is what step t "
+        "alone adds": 1 - ab[1:],
+        "these are the shares alpha_t that each step keeps; beta_t is the rest": alpha,
+        "you subtract neighbours: alpha_bar is a product, so a single step is a "
+        "quotient": ab[:-1] - ab[1:],
+        "your fraction is upside down: alpha_bar falls, so alpha_t = alpha_bar_t / "
+        "alpha_bar_{t-1} lies below 1": 1 - 1 / alpha,
+        "this is the root of beta_t, which multiplies the noise; beta_t itself is its "
+        "variance": (1 - alpha).sqrt(),
+    }
+    for hint, mistaken in mistakes.items():
+        reject(close(beta, mistaken), hint)
     expect(
-        close(ab, [1, 0.9, 0.72, 0.36]),
-        f"for beta = 0.1, 0.2, 0.5 by hand: 1, 0.9, 0.72, 0.36; yours: "
-        f"{', '.join(f'{v:.4g}' for v in ab.tolist())}",
+        close(beta, [0.1, 0.2, 0.5]),
+        f"for alpha_bar = 1, 0.9, 0.72, 0.36 by hand: 0.1, 0.2, 0.5; yours: "
+        f"{', '.join(f'{v:.4g}' for v in beta.tolist())}",
     )
-    library = linear_schedule(512)
+    linear, cosine = linear_schedule(512), cosine_schedule(512)
     expect(
-        close(alpha_bar_from_beta(library.beta[1:]), library.alpha_bar, 1e-9),
-        "three steps are right, but 512 are not: is a value rounded or a length fixed?",
+        close(
+            expect_tensor(beta_from_alpha_bar(linear.alpha_bar), (512,)),
+            linear.beta[1:],
+            1e-6,
+        ),
+        "three steps are right, but those of the linear schedule are not: is a value "
+        "rounded?",
     )
-    return "a case by hand, alpha_bar_0 = 1, and the library's linear schedule"
+    last = beta_from_alpha_bar(cosine.alpha_bar)[-1]
+    expect(
+        close(last, 0.999),
+        f"the last beta of the cosine schedule is its cap, 0.999, not {last:.4f}",
+    )
+    return "a case by hand, the linear schedule, and the cap of the cosine schedule"
 
 
 @exercise
@@ -183,12 +187,17 @@ def check_time_at_snr(time_at_snr):
     for level in (20.0, 0.0, -20.0):
         t, first = time_at_snr(ab, level), _first(decibels <= level)
         expect_given(t)
+        expect(
+            torch.as_tensor(t).numel() == 1,
+            f"return one time, the first, and not {torch.as_tensor(t).numel()} of them",
+        )
         for hint, mistaken in mistakes.items():
             reject(int(t) == _first(mistaken <= level) != first, hint)
         reject(
             int(t) == first - 1,
             f"at {level:g} dB you give t = {int(t)}, one too early: the SNR there is "
-            f"still {decibels[first - 1]:.3f} dB. Does your count start at t = 1?",
+            f"still {decibels[first - 1]:.3f} dB. Does your count start at t = 1, or "
+            "is it the nearest time?",
         )
         expect(
             int(t) == first,
@@ -210,6 +219,11 @@ def check_shift_for_resolution(shift_for_resolution):
             "new alpha_bar on paper first, then the SNR cancels",
         )
         shifted = expect_tensor(shifted, ab.shape)
+        reject(
+            shifted.min() < 0,
+            "alpha_bar becomes negative: multiply the noise's part by factor^2 and the "
+            "two parts no longer add up to 1. Divide by their sum",
+        )
         expect(
             shifted[0] == 1,
             f"alpha_bar_0 must stay 1, not {shifted[0]:.4f}: the clean image has no "

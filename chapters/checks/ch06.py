@@ -126,6 +126,11 @@ def check_group_norm(group_norm):
         "each channel is normalised by itself: the channels of a group share a mean "
         "and a variance",
     )
+    reject(
+        close(y, F.group_norm(x, 2), 1e-3),
+        "you make groups of 4 channels; `groups` = 4 is the number of groups, here of "
+        "2 channels each",
+    )
     scattered = torch.arange(8).view(2, 4).T.flatten()  # 0, 4, 1, 5, ...
     regrouped = F.group_norm(x[:, scattered], 4)[:, scattered.argsort()]
     reject(
@@ -139,6 +144,12 @@ def check_group_norm(group_norm):
         "the mean of each group of each image must be 0",
     )
     variance = groups.var(2, correction=0)
+    n = groups.shape[2]
+    reject(
+        close(variance, torch.full((3, 4), (n - 1) / n), 1e-3),
+        f"the groups' variances are {(n - 1) / n:.2f}: `var` and `std` divide by n - 1 "
+        "if they are not told `correction=0`",
+    )
     reject(
         not close(variance, torch.ones(3, 4), 1e-2),
         f"the groups' variances are {variance.min():.2f} to {variance.max():.2f} "
@@ -183,7 +194,11 @@ def check_advance(advance):
         "a turn keeps sin^2 + cos^2 = 1 of every hand, but yours changes it: the new "
         "sine and cosine must both come from the old ones",
     )
-    expect(close(later, right, 1e-3), "this is not the code of t + 25")
+    expect(
+        close(later, right, 1e-3),
+        "this is not the code of t + 25. Are all the sines in front, and do a sine and "
+        "the cosine of the same hand go together?",
+    )
     return "three times advanced by 25, and by 0, and the length of every hand"
 
 
@@ -258,6 +273,13 @@ def check_attend(attend):
         close(four, reference(4, scale=8**-0.5)),
         "with 4 heads a query has c / 4 channels, and its root belongs under the "
         "product, not that of c",
+    )
+    strided = [x.view(2, 5, -1, 4).permute(0, 3, 1, 2) for x in (q, k, v)]
+    mixed = F.scaled_dot_product_attention(*strided).permute(0, 2, 3, 1).flatten(2)
+    reject(
+        close(four, mixed),
+        "each of your heads has every fourth channel; a head has a run of neighbours: "
+        "`view(b, n, heads, c // heads)`",
     )
     changed = v.clone()
     changed[:, :, 6:] += 1  # the last head's channels

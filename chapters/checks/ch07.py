@@ -220,6 +220,12 @@ def check_fair_loss(fair_loss):
         f"a network that answers 0 must have the loss 1 on average, yours has "
         f"{result.mean():.2f}",
     )
+    again = (fair_loss(lambda x, t: 0 * x, ab, zero[:4], g) for g in _twins())
+    expect(
+        torch.equal(*again),
+        "two generators with one seed give two losses: something is drawn without "
+        "`generator`, so that no run can be repeated",
+    )
     one = torch.ones(n, 2)
 
     def knows(x_t, t):  # the perfect answer if every x0 is 1
@@ -233,6 +239,11 @@ def check_fair_loss(fair_loss):
         f"leaves {left.mean():.3f}",
     )
     return "Gaussian noise, all times 1..T, loss 1 for a zero answer, 0 on one point"
+
+
+def _twins() -> tuple[torch.Generator, torch.Generator]:
+    """Two generators with the same seed."""
+    return torch.Generator().manual_seed(7), torch.Generator().manual_seed(7)
 
 
 @exercise
@@ -250,8 +261,14 @@ def check_update_average(update_average):
         [v.detach().clone() for v in average],
         [v.detach().clone() for v in weights],
     )
+    handed_in = list(average)
     returned = update_average(average, weights, 0.9)
-    untouched = all(torch.equal(a, b) for a, b in zip(average, before, strict=True))
+    untouched = all(torch.equal(a, b) for a, b in zip(handed_in, before, strict=True))
+    reject(
+        untouched and any(a is not b for a, b in zip(average, handed_in, strict=True)),
+        "you put new tensors into the list, and those of the network are as before: "
+        "change them in place (lerp_, mul_, add_, copy_)",
+    )
     reject(
         untouched and returned is not None,
         "you return new tensors, but the averages that were handed in are as before: "
@@ -315,6 +332,7 @@ def check_copied_share(copied_share):
     def share(samples):
         value = copied_share(samples, training, held_out)
         expect_given(value)
+        reject(value > 1, f"{float(value):g} is a count: return a share of the samples")
         return float(value)
 
     all_copied, none = share(copies), share(fresh)

@@ -1,7 +1,5 @@
 """Wrong answers to the exercises of chapter 05, and the hints that they must get."""
 
-import torch
-
 WRONG = {
     "check_noise_std": [
         (lambda a: 1 - a**2, "standard deviation"),
@@ -9,13 +7,16 @@ WRONG = {
         (lambda a: None, "`return` missing"),
         (lambda a: a, "a^2 + b^2 = 1.9602"),
     ],
-    "check_alpha_bar_from_beta": [
-        (lambda beta: (1 - beta).cumprod(0), "alpha_bar_0 = 1"),
-        (lambda beta: _with_one(beta.cumprod(0)), "multiply the betas"),
-        (lambda beta: _with_one(1 - beta.cumsum(0)), "add up the betas"),
-        (lambda beta: _with_one(1 - beta), "single steps"),
-        (lambda beta: _with_one((1 - beta).sqrt().cumprod(0)), "root of alpha_bar"),
-        (lambda beta: _with_one((1 - beta).cumprod(0).round(decimals=2)), "rounded"),
+    "check_beta_from_alpha_bar": [
+        (lambda ab: 1 - ab / ab.roll(1), "no step leads to t = 0"),
+        (lambda ab: 1 - ab[1:], "all the noise that is in x_t"),
+        (lambda ab: ab[1:] / ab[:-1], "the rest"),
+        (lambda ab: ab[:-1] - ab[1:], "a quotient"),
+        (lambda ab: 1 - ab[:-1] / ab[1:], "upside down"),
+        (lambda ab: (1 - ab[1:] / ab[:-1]).sqrt(), "the root of beta_t"),
+        (lambda ab: (1 - ab[1:] / ab[:-1])[:3], "must have the shape (512,)"),
+        (lambda ab: (1 - ab[1:] / ab[:-1]).round(decimals=2), "rounded"),
+        (lambda ab: (1 - ab[1:] / ab[:-1]).clamp(max=0.9), "its cap"),
     ],
     "check_add_noise": [
         (
@@ -68,19 +69,17 @@ WRONG = {
             lambda ab, db: _first(10 * (ab / (1 - ab)).log10() <= db) - 1,
             "one too early",
         ),
+        (lambda ab, db: (10 * (ab / (1 - ab)).log10() <= db).nonzero(), "the first"),
         (lambda ab, db: len(ab) - 1, "you give t = 1000"),
     ],
     "check_shift_for_resolution": [
         (lambda ab, f: ab / f**2, "alpha_bar_0 must stay 1"),
+        (lambda ab, f: 1 - f**2 * (1 - ab), "becomes negative"),
         (lambda ab, f: ab / (ab + f * (1 - ab)), "a quarter of the variance"),
         (lambda ab, f: f**2 * ab / (f**2 * ab + 1 - ab), "more noise, not less"),
         (lambda ab, f: _with_snr((ab / (1 - ab)) / f**2), "the result holds NaN"),
     ],
 }
-
-
-def _with_one(alpha_bar):
-    return torch.cat([alpha_bar.new_ones(1), alpha_bar])
 
 
 def _at(alpha_bar, t):

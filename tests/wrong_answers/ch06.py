@@ -48,6 +48,12 @@ def _every_other(x, groups):
     return normed.transpose(1, 2).reshape(x.shape)
 
 
+def _correction(x, groups):
+    parts = x.reshape(len(x), groups, -1)
+    centred = parts - parts.mean(2, keepdim=True)
+    return (centred / (parts.var(2, keepdim=True) + 1e-5).sqrt()).view_as(x)
+
+
 def _turn(code, omega, k, sign=1):
     sine, cosine = code.chunk(2, dim=1)
     a, b = (k * omega).cos(), sign * (k * omega).sin()
@@ -66,6 +72,12 @@ def _heads(q, k, v, heads, scale=None):
     q, k, v = (x.view(b, n, heads, -1).transpose(1, 2) for x in (q, k, v))
     mixed = F.scaled_dot_product_attention(q, k, v, scale=scale)
     return mixed.transpose(1, 2).reshape(b, n, c)
+
+
+def _every_fourth(q, k, v, heads):
+    b, n, _ = q.shape
+    q, k, v = (x.view(b, n, -1, heads).permute(0, 3, 1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).permute(0, 2, 3, 1).flatten(2)
 
 
 def _not_moved(q, k, v, heads):
@@ -102,6 +114,8 @@ WRONG = {
         (lambda x, groups: F.group_norm(x, x.shape[1]), "by itself"),
         (_by_variance, "divide by the variance"),
         (_every_other, "neighbouring channels"),
+        (lambda x, groups: F.group_norm(x, x.shape[1] // groups), "number of groups"),
+        (_correction, "correction=0"),
         (lambda x, groups: x, "must be 0"),
         (lambda x, groups: F.group_norm(x, groups).flip(3), "in order"),
     ],
@@ -135,5 +149,6 @@ WRONG = {
             "not that of c",
         ),
         (_not_moved, "moved before the positions"),
+        (_every_fourth, "a run of neighbours"),
     ],
 }

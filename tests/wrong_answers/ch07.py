@@ -44,6 +44,7 @@ WRONG = {
         (lambda *args: _loss(*args, power=1.0), "standard deviation 1"),
         (lambda *args: _loss(*args, fresh=True), "on a data set of one point"),
         (lambda *args: _loss(*args).mean(), "must have the shape"),
+        (lambda *args: _loss(*args, noise=_global), "without `generator`"),
     ],
     "check_update_average": [
         (
@@ -67,12 +68,17 @@ WRONG = {
             lambda a, w, d: _set(a, [(x + y) / 2 for x, y in _pairs(a, w)]),
             "must become",
         ),
+        (
+            lambda a, w, d: _replace(a, [d * x + (1 - d) * y for x, y in _pairs(a, w)]),
+            "new tensors into the list",
+        ),
     ],
     "check_copied_share": [
         (lambda s, t, h: _share(s, h, t), "held-out images themselves"),
         (lambda s, t, h: _share(t, t, h, skip=1), "even exact copies are not found"),
         (lambda s, t, h: _share(s, t, h, limit=torch.mean), "yardstick is too long"),
         (lambda s, t, h: _share(s, t, h, limit=torch.min), "it is their minimum"),
+        (lambda s, t, h: len(s) * _share(s, t, h), "is a count"),
     ],
 }
 
@@ -96,6 +102,10 @@ def _weight(ab, t):
 
 def _uniform(shape, generator):
     return (torch.rand(shape, generator=generator) * 2 - 1) * 3**0.5
+
+
+def _global(shape, generator):
+    return torch.randn(shape)
 
 
 def _loss(
@@ -129,6 +139,10 @@ def _set(tensors, values, *more):
     for group in (tensors, *more):
         for tensor, value in zip(group, values, strict=True):
             tensor.copy_(value)
+
+
+def _replace(tensors, values):
+    tensors[:] = values
 
 
 def _near(a, b, k=0):
