@@ -115,7 +115,7 @@ def invert(
 def slerp(x: Samples, y: Samples, f: float) -> Samples:
     """Go the share f of the way from x to y on an arc, not on the chord.
 
-    (sin((1 - f) w) x + sin(f w) y) / sin w, with w the angle of each pair: Song et al.
+    (sin((1 - f) w) x + sin(f w) y) / sin(w), with w the angle of each pair: Song et al.
     2021 (DDIM), appendix. Between noises it keeps their length, hence their law.
     Pairs of one direction go straight. Chapters 09 and 12.
     """

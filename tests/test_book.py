@@ -41,6 +41,8 @@ from repository import site_url, source_url  # noqa: E402
         ("scale (cond - x)", r"\mathrm{scale}\, (\mathrm{cond} - x)"),
         ("prod_{i=1..t} alpha_i", r"\prod_{i = 1\dots t}\, \alpha_i"),
         ("beta-tilde < 1,000", r"\tilde\beta < 1{,}000"),
+        ("(a - 1) (1 - a / b)", r"(a - 1)\, \left(1 - \frac{a}{b}\right)"),
+        ("sin(f w) / sin(w)", r"\frac{\sin(f\, w)}{\sin(w)}"),
     ],
 )  # fmt: skip
 def test_formula_becomes_latex(text, latex):

@@ -15,6 +15,7 @@ from ddpm_core.metrics import (
     kernel_distance,
     nearest,
     precision_recall,
+    texture,
 )
 
 
@@ -243,6 +244,15 @@ def test_nearest_takes_bytes():
 
 
 # Attributes
+
+
+def test_texture_of_a_ramp_is_the_mean_of_its_slopes():
+    across, down = 0.02, -0.06
+    column, row = torch.arange(8.0), torch.arange(6.0)[:, None]
+    ramp = (across * column + down * row).expand(2, 3, 6, 8)
+    assert texture(ramp) == pytest.approx(0.04, rel=1e-5)
+    assert texture(ramp + 0.3) == pytest.approx(texture(ramp), rel=1e-5)
+    assert texture(torch.zeros(1, 3, 4, 4)) == 0
 
 
 def test_attribute_accuracy_counts_each_column():

@@ -159,12 +159,25 @@ def bare(latex: str) -> str:
     return inner if whole else latex
 
 
+def grown(latex: str) -> str:
+    """Let parentheses grow with the fractions between them."""
+    opened, tall = [], {}
+    for i, sign in enumerate(latex):
+        if sign == "(":
+            opened.append(i)
+        elif sign == ")":
+            start = opened.pop()
+            if r"\frac" in latex[start:i]:
+                tall |= {start: r"\left(", i: r"\right)"}
+    return "".join(tall.get(i, sign) for i, sign in enumerate(latex))
+
+
 def to_latex(formula: str) -> str:
     """Turn one formula into LaTeX. Raises ValueError for what is none."""
     found = TOKEN.finditer(formula)
     tokens = [match[0].strip() for match in found if match.lastgroup != "space"]
     try:
-        return Parser(tokens).whole()
+        return grown(Parser(tokens).whole())
     except KeyError as error:
         raise ValueError(f"not expected here: {error}") from error
 

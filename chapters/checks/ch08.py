@@ -216,69 +216,60 @@ def check_clipped_step(clipped_step):
 
 
 @exercise
-def check_sample_one_point(sample_one_point):
-    """The whole sampler for a data set of one image, with variance beta."""
-    c = random_numbers(1, 3, 4, 4).clamp(-1, 1).expand(2, 3, 4, 4)
-    x_T = random_numbers(2, 3, 4, 4, seed=1)
+def check_walk_to_one_point(walk_to_one_point):
+    """The whole walk for a data set of one image, with variance beta."""
+    c = random_numbers(1, 3, 8, 8).clamp(-1, 1).expand(20, 3, 8, 8)
+    x_T = random_numbers(20, 3, 8, 8, seed=1)
     for schedule in (cosine_schedule(20), linear_schedule(30, 0.01, 0.4)):
-        ab = schedule.alpha_bar
-        draws = _Recorder()
-        result = draws.during(
-            lambda ab=ab, draws=draws: sample_one_point(x_T, c, ab, draws.generator)
+        T, beta = schedule.T, schedule.beta
+        generator = torch.Generator().manual_seed(0)
+        states = walk_to_one_point(x_T, c, schedule.alpha_bar, generator)
+        expect_given(states)
+        expect(
+            len(states) == T + 1,
+            f"with T = {T} the walk has {T + 1} states, x_T and x_0 included; yours "
+            f"has {len(states)}",
         )
-        result = expect_tensor(result, c.shape)
-        off = (result - c).std()
+        states = [expect_tensor(x, c.shape) for x in states]
         reject(
-            close(off, schedule.beta[1].sqrt(), 0.02) and not close(result, c),
+            close(states[-1], x_T) or not close(states[0], x_T),
+            "the first state must be x_T, and the last the finished image",
+        )
+        off = (states[-1] - c).std()
+        reject(
+            close(off, beta[1].sqrt(), 0.02) and off > 0.01,
             f"the sample is c and noise of standard deviation {off:.3f} = "
             "sqrt(beta_1): the last step must add none",
         )
-        reject(
-            close(off, schedule.beta[1], 0.005) and not close(result, c),
-            f"the sample is c and noise of standard deviation {off:.4f}: the last step "
-            "must add none (and what multiplies noise is the root of a variance)",
-        )
-        reject(
-            close(result, x_T),
-            "the sample is x_T: does the loop run, and does it return the new x?",
-        )
+        for t in range(T, 1, -1):
+            ab, where = schedule.alpha_bar, f"from t = {t} to {t - 1}"
+            mean = ancestral_step(schedule, states[T - t], c, t, t - 1, 0 * c)
+            drawn = states[T - t + 1] - mean
+            ratio, tilde = drawn.var() / beta[t], (1 - ab[t - 1]) / (1 - ab[t])
+            reject(
+                close(drawn, 0 * c),
+                f"{where} no noise is drawn: every step but the last adds some",
+            )
+            reject(
+                close(drawn.std(), beta[t], 0.01) and not close(beta[t], 1.0, 0.1),
+                f"{where} the noise drawn has the standard deviation beta_t: what "
+                "multiplies noise is the root of a variance",
+            )
+            reject(
+                bool(tilde < 0.8) and bool((ratio - tilde).abs() < 0.08),
+                f"{where} the noise drawn has the variance beta-tilde: beta_t is asked "
+                "for, which makes the last step matter",
+            )
+            expect(
+                close(ratio, 1.0, 0.15),
+                f"{where} x is {drawn.std():.3f} away from the mean of equation (4) "
+                f"with x_0 = c, not sqrt(beta_t) = {beta[t].sqrt():.3f}",
+            )
         expect(
-            close(result, c, 1e-8),
+            close(states[-1], c, 1e-8),
             f"the sample is {off:.3f} away from c; at t = 1 the step must land on c",
         )
-        expect(
-            draws.count >= schedule.T - 1,
-            f"{schedule.T} steps need {schedule.T - 1} draws of noise from the "
-            f"generator, you made {draws.count}: c alone is no walk",
-        )
-    return "two schedules: noise is drawn on the way, and c comes back exactly"
-
-
-class _Recorder:
-    """Count the draws that an answer makes from its generator."""
-
-    def __init__(self):
-        self.generator = torch.Generator().manual_seed(0)
-        self.count = 0
-
-    def during(self, run):
-        """Run it while torch.randn and torch.randn_like are counted."""
-        originals = {name: getattr(torch, name) for name in ("randn", "randn_like")}
-
-        def counted(draw):
-            def wrapper(*args, **kwargs):
-                self.count += 1
-                return draw(*args, **kwargs)
-
-            return wrapper
-
-        for name, draw in originals.items():
-            setattr(torch, name, counted(draw))
-        try:
-            return run()
-        finally:
-            for name, draw in originals.items():
-                setattr(torch, name, draw)
+    return "two schedules: each step draws the noise of beta_t, and the last lands on c"
 
 
 @exercise

@@ -4,6 +4,7 @@ from functools import partial
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 
 from checks._feedback import (
     close,
@@ -128,6 +129,16 @@ def check_mixed_step(mixed_step):
                 close(drawn, zero) and eta > 0 and u > 0,
                 f"{where} the step draws no noise at all",
             )
+            tilde = (1 - ab_u) / (1 - ab_t) * (1 - ab_t / ab_u)
+            reject(
+                eta > 0 and u > 0 and close(drawn, eta * tilde * noise),
+                f"{where} the noise drawn has the factor eta beta-tilde, and "
+                "beta-tilde is a variance: is a root missing?",
+            )
+            reject(
+                0 < eta < 1 and u > 0 and close(drawn, (eta * tilde).sqrt() * noise),
+                f"{where} you take the root of eta as well: std = eta sqrt(beta-tilde)",
+            )
             reject(
                 eta > 0 and u > 0 and close(kept, still),
                 f"{where} the old noise is kept whole and new noise comes on top: "
@@ -173,6 +184,13 @@ def check_slerp(slerp):
         reject(
             close(result, (1 - f) * other + f * x) and f != 0.5,
             f"{where} the ends are swapped: f = 0 is the first",
+        )
+        rows = F.cosine_similarity(x, other, dim=-1).acos()[..., None]
+        by_rows = ((1 - f) * rows).sin() * x + (f * rows).sin() * other
+        reject(
+            inside and close(result, by_rows / rows.sin()),
+            f"{where} you take an angle for each row: the two tensors are one long "
+            "vector each, with one angle between them",
         )
         quarter = torch.tensor(f * torch.pi / 2)
         reject(
@@ -223,9 +241,18 @@ def check_encode(encode):
     )
     gain = (result * x).sum() / x.square().sum()
     reject(
-        bool((result - gain * x).square().mean() > 0.1),
+        bool((result - gain * x).square().mean() > 0.1 * result.square().mean()),
         "the same picture should have one x_T, but yours comes by chance: no noise is "
         "drawn on the way up either, the old is kept",
+    )
+    reject(
+        bool(gain > 10),
+        f"the picture has been blown up by a factor of {gain:.0f}: eps_hat is all the "
+        "noise in x_t, and the step takes it for new noise. Start from x0_hat",
+    )
+    reject(
+        close(gain, 0.5, 0.05),
+        "the picture has been halved, as on the way down: walk up `times` as they are",
     )
     reject(
         bool(gain < 0.1),
@@ -271,6 +298,15 @@ def check_second_order_step(second_order_step):
         still = ddim_step(schedule, x, x0_hat, t, u, torch.zeros_like(x))
         calm = second_order_step(x, x0_hat, x0_hat, *args)
         calm = expect_tensor(calm, x.shape)
+        clock = [(v / (1 - v)).log() / 2 for v in args]
+        h_before, h = clock[1] - clock[0], clock[2] - clock[1]
+        doubled = ((1 - ab[u]) / (1 - ab[t])).sqrt() * x
+        doubled = doubled + ab[u].sqrt() * (1 - (-2 * h).exp()) * x0_hat
+        reject(
+            close(calm, doubled),
+            f"{where} your step is twice as long: lambda is half the logarithm of the "
+            "SNR",
+        )
         expect(
             close(calm, still),
             f"{where}: where the answer has not moved, the step must be DDIM's",
@@ -280,8 +316,6 @@ def check_second_order_step(second_order_step):
             close(result, still),
             f"{where} you do not use the old answer: this is DDIM",
         )
-        clock = [(v / (1 - v)).log() / 2 for v in args]
-        h_before, h = clock[1] - clock[0], clock[2] - clock[1]
         factor = ab[u].sqrt() * (1 - (-h).exp())
         slope = ((result - still) / factor / (x0_hat - old)).mean()
         want = h / h_before / 2
@@ -299,9 +333,15 @@ def check_second_order_step(second_order_step):
             f"{where} you go back towards the old answer: the line goes on from the "
             "old one through the new",
         )
+        in_shares = (ab[u] - ab[t]) / (ab[t] - ab[before]) / 2
         reject(
-            close(slope, (before - t) and (t - u) / (before - t) / 2),
-            f"{where} you measure the strides in t: the clock is lambda",
+            close(slope, in_shares, 1e-6),
+            f"{where} you measure the strides in alpha_bar: the clock is lambda",
+        )
+        reject(
+            close(slope, (h / (1 - (-h).exp()) - 1) / h_before),
+            f"{where} you integrate the line exactly, which is right too, but not 2M: "
+            "it has half a stride, equation (11)",
         )
         expect(
             close(slope, want),

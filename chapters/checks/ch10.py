@@ -128,6 +128,11 @@ def check_contrast(contrast):
         "one direction of the two",
     )
     reject(close(result, rows + columns), "take the mean of both directions, not a sum")
+    cool = images @ texts.T / scale
+    reject(
+        close(result, (F.cross_entropy(cool, own) + F.cross_entropy(cool.T, own)) / 2),
+        "you divide by `scale`: it multiplies the cosines, as one over a temperature",
+    )
     unscaled = images @ texts.T
     reject(
         close(
@@ -183,6 +188,11 @@ def check_word_shares(word_shares):
     reject(
         close(shares, without_root),
         "the products are not divided by the root of d, the width of q and k",
+    )
+    over_d = (logits / 4).masked_fill(~mask[:, None], -torch.inf).softmax(2)
+    reject(
+        close(shares, over_d),
+        "the products are divided by d, the width of q and k: is a root missing?",
     )
     expect(
         close(shares.sum(2), torch.ones(2, 9)),

@@ -70,7 +70,7 @@ WRONG = {
         ),
         (lambda x, x0, ab, t, z: _step(x, x0.clamp(0, 1), ab, t, z), "not the one"),
     ],
-    "check_sample_one_point": [
+    "check_walk_to_one_point": [
         (
             lambda x, c, ab, g: _one_point(x, c, ab, g, lambda beta, t: beta.sqrt()),
             "last step must add none",
@@ -79,10 +79,23 @@ WRONG = {
             lambda x, c, ab, g: _one_point(x, c, ab, g, lambda beta, t: beta),
             "root of a variance",
         ),
-        (lambda x, c, ab, g: c, "c alone is no walk"),
-        (lambda x, c, ab, g: x, "the sample is x_T"),
         (
-            lambda x, c, ab, g: _one_point(x, c, ab, g, lambda beta, t: 0.5),
+            lambda x, c, ab, g: _one_point(
+                x, c, ab, g, lambda beta, t: _posterior(ab, t, t - 1)[2] ** 0.5
+            ),
+            "beta_t is asked",
+        ),
+        (
+            lambda x, c, ab, g: _one_point(x, c, ab, g, lambda beta, t: 0.0),
+            "no noise is drawn",
+        ),
+        (lambda x, c, ab, g: [x] * (len(ab) - 1) + [c], "away from the mean"),
+        (lambda x, c, ab, g: [x] * len(ab), "the last the finished image"),
+        (lambda x, c, ab, g: [x, c], "states, x_T and x_0 included"),
+        (
+            lambda x, c, ab, g: _one_point(
+                x, c, ab, g, lambda beta, t: beta.sqrt() if t > 1 else 0.5
+            ),
             "at t = 1 the step must land on c",
         ),
     ],
@@ -155,8 +168,9 @@ def _step(x, x0_hat, alpha_bar, t, noise):
 
 
 def _one_point(x, c, alpha_bar, generator, std):
+    states = [x]
     for t in range(len(alpha_bar) - 1, 0, -1):
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        spread = std(1 - _alpha(alpha_bar, t), t)
-        x = _step(x, c, alpha_bar, t, 0 * z) + spread * z
-    return x
+        x = _step(x, c, alpha_bar, t, 0 * z) + std(1 - _alpha(alpha_bar, t), t) * z
+        states.append(x)
+    return states

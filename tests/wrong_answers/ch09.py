@@ -66,6 +66,14 @@ WRONG = {
             lambda *a: _mixed(*a, kept=lambda v, std: (v - std).clamp(min=0).sqrt()),
             "keeps too little",
         ),
+        (
+            lambda *a: _mixed(*a, std=lambda eta, variance: eta * variance),
+            "beta-tilde is a variance",
+        ),
+        (
+            lambda *a: _mixed(*a, std=lambda eta, variance: (eta * variance) ** 0.5),
+            "the root of eta",
+        ),
     ],
     "check_slerp": [
         (lambda x, y, f: (1 - f) * x + f * y, "the straight line"),
@@ -77,6 +85,17 @@ WRONG = {
                 + torch.tensor(f * torch.pi / 2).sin() * y
             ),
             "at right angles",
+        ),
+        (
+            lambda x, y, f: torch.stack(
+                [
+                    _slerp(a, b, f)
+                    for a, b in zip(
+                        x.view(-1, x.shape[-1]), y.view(-1, x.shape[-1]), strict=True
+                    )
+                ]
+            ).view_as(x),
+            "an angle for each row",
         ),
         (lambda x, y, f: _slerp(x, y, f) * 1.1, "the end itself"),
         (lambda x, y, f: _slerp(x, y, f * f), "a third of the way"),
@@ -96,6 +115,8 @@ WRONG = {
             "is doubled",
         ),
         (lambda d, x, ab, times: _encode(d, x, ab, times, ahead=True), "with 20 it"),
+        (lambda d, x, ab, times: _encode(d, x, ab, times[::-1]), "walk up"),
+        (lambda d, x, ab, times: _noised_on(d, x, ab, times), "blown up"),
     ],
     "check_second_order_step": [
         (lambda *a: _second(*a, rule=lambda h, b: 0.0), "this is DDIM"),
@@ -107,6 +128,17 @@ WRONG = {
             lambda x, x0, old, b, t, u: _second(2 * x, x0, old, b, t, u),
             "must be DDIM's",
         ),
+        (lambda *a: _second(*a, clock=lambda ab: (ab / (1 - ab)).log()), "half the"),
+        (
+            lambda x, x0, old, b, t, u: _second(
+                x, x0, old, b, t, u, rule=lambda *_: (u - t) / (t - b) / 2
+            ),
+            "strides in alpha_bar",
+        ),
+        (
+            lambda *a: _second(*a, rule=lambda h, b: (h / (1 - (-h).exp()) - 1) / b),
+            "but not 2M",
+        ),
     ],
 }
 
@@ -115,10 +147,19 @@ def _clean(x, eps_hat, ab):
     return (x - (1 - ab) ** 0.5 * eps_hat) / ab**0.5
 
 
-def _mixed(x, x0_hat, ab_t, ab_u, eta, noise, kept=lambda v, std: (v - std**2).sqrt()):
+def _mixed(
+    x,
+    x0_hat,
+    ab_t,
+    ab_u,
+    eta,
+    noise,
+    kept=lambda v, std: (v - std**2).sqrt(),
+    std=lambda eta, variance: eta * variance.sqrt(),
+):
     eps_hat = (x - ab_t.sqrt() * x0_hat) / (1 - ab_t).sqrt()
-    std = eta * ((1 - ab_u) / (1 - ab_t) * (1 - ab_t / ab_u)).sqrt()
-    return ab_u.sqrt() * x0_hat + kept(1 - ab_u, std) * eps_hat + std * noise
+    drawn = std(eta, (1 - ab_u) / (1 - ab_t) * (1 - ab_t / ab_u))
+    return ab_u.sqrt() * x0_hat + kept(1 - ab_u, drawn) * eps_hat + drawn * noise
 
 
 def _stretched(x, other, f):
@@ -141,8 +182,26 @@ def _encode(denoise, x, alpha_bar, times, noise=1.0, ahead=False):
     return x
 
 
-def _second(x, x0_hat, old, ab_old, ab_t, ab_u, rule=lambda h, b: h / b / 2):
-    before, now, then = [(ab / (1 - ab)).log() / 2 for ab in (ab_old, ab_t, ab_u)]
+def _noised_on(denoise, x, alpha_bar, times):
+    for t, u in pairwise(times):
+        x0_hat = denoise(x, torch.full((len(x),), t))
+        eps_hat = (x - alpha_bar[t].sqrt() * x0_hat) / (1 - alpha_bar[t]).sqrt()
+        share = alpha_bar[u] / alpha_bar[t]
+        x = share.sqrt() * x + (1 - share).sqrt() * eps_hat
+    return x
+
+
+def _second(
+    x,
+    x0_hat,
+    old,
+    ab_old,
+    ab_t,
+    ab_u,
+    rule=lambda h, b: h / b / 2,
+    clock=lambda ab: (ab / (1 - ab)).log() / 2,
+):
+    before, now, then = [clock(ab) for ab in (ab_old, ab_t, ab_u)]
     h, h_before = then - now, now - before
     guess = x0_hat + rule(h, h_before) * (x0_hat - old)
     ratio = ((1 - ab_u) / (1 - ab_t)).sqrt()

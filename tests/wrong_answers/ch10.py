@@ -32,6 +32,10 @@ WRONG = {
             "without their factor",
         ),
         (
+            lambda i, t, s: (_one_way(i @ t.T / s) + _one_way(t @ i.T / s)) / 2,
+            "you divide by `scale`",
+        ),
+        (
             lambda i, t, s: (_one_way(-s * i @ t.T) + _one_way(-s * t @ i.T)) / 2,
             "is there a sign missing",
         ),
@@ -46,7 +50,8 @@ WRONG = {
             lambda q, k, m: (q @ k.mT / 2).softmax(2) * m[:, None],
             "mask before the softmax",
         ),
-        (lambda q, k, m: (_logits(q, k, m) / 2).softmax(2), "they sum to 1, but"),
+        (lambda q, k, m: (_logits(q, k, m) / 2).softmax(2), "divided by d"),
+        (lambda q, k, m: (3 * _logits(q, k, m)).softmax(2), "they sum to 1, but"),
     ],
     "check_drop_classes": [
         (lambda c, e, s, g: c * (torch.rand(len(c), generator=g) >= s), "get class 0"),
