@@ -1,0 +1,139 @@
+"""Every page of the built book, in each theme and at each width.
+
+One load of a page in a theme serves all tests of it.
+"""
+
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from accessibility import findings
+from reader import HTML, SIZES, THEMES, documents
+
+FAULTS = r"""() => {
+  const faults = [], say = (what, e) => faults.push(what + ": " +
+    (e.outerHTML || String(e)).slice(0, 160));
+  for (const e of document.querySelectorAll(".math"))
+    if (!e.querySelector("mjx-container")) say("formula left raw", e);
+  for (const e of document.querySelectorAll("mjx-merror")) say("broken formula", e);
+  const walk = document.createTreeWalker(document.querySelector("main"),
+    NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const { parentElement: e, data } = walk.currentNode;
+    const raw = /\\[([]|\$[a-z\\][^$]*\$/i.test(data);
+    if (raw && !e.closest("pre, code, script, style")) say("raw LaTeX", data);
+  }
+  for (const e of document.querySelectorAll("img")) {
+    if (!e.hasAttribute("alt")) say("no alternative text", e);
+    if (!e.complete || !e.naturalWidth) say("picture not loaded", e);
+  }
+  const main = document.querySelector("main");
+  const scrolls = e => e !== main && (
+    /auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  const wide = [...main.querySelectorAll("*")].filter(e =>
+    e.getBoundingClientRect().right > innerWidth + 1 &&
+    !e.closest("mjx-assistive-mml") && !scrolls(e));
+  const formula = e => [...(window.MathJax?.startup?.document.math ?? [])].find(
+    item => item.typesetRoot === e)?.math;
+  if (wide.length) say("wider than the window", formula(wide[0]) ?? wide[0]);
+  if (document.documentElement.scrollWidth > innerWidth)
+    faults.push("the page scrolls sideways");
+  return faults;
+}"""
+
+
+def test_page_is_sound(visit):
+    page = visit.page
+    assert page.evaluate("document.documentElement.dataset.theme") == visit.theme
+    for name, size in SIZES.items():
+        page.set_viewport_size(size)
+        faults = visit.complaints + page.evaluate(FAULTS)
+        assert faults == [], f"at the size of a {name}"
+
+
+def test_first_visit_is_light(visit):
+    weight = visit.weight() / 1e6
+    print(f"{visit.page.url.removeprefix(visit.site)}: {weight:.2f} MB")
+    assert 0.1 < weight < 3
+
+
+def test_terms_stand_in_prose_alone_and_once(visit):
+    page = visit.page
+    wrong = "a.term:is(h1 *, h2 *, h3 *, pre *, code *, mjx-container *, a *)"
+    assert page.query_selector_all(wrong) == []
+    anchors = [a.get_attribute("href") for a in page.query_selector_all("a.term")]
+    assert len(anchors) == len(set(anchors))
+
+
+# Accessibility ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_page_can_be_read_by_everyone(visit, size):
+    """No finding of axe-core; `findings` says what that covers."""
+    visit.resize(size)
+    assert findings(visit.page) == []
+
+
+BARRIERS = """<dd>
+  <img src="../_static/favicon.png">
+  <input>
+  <p id="main-content">A name that the page has already.</p>
+  <style>html[data-theme="dark"] .planted { color: #555 }</style>
+  <p class="planted">On a dark page this is too dark.</p>
+</dd>"""
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_findings_tell_barriers_at_the_end_of_the_longest_page(reader, theme):
+    page = reader(theme).open("book/reference")
+    last = page.query_selector_all("dl.py")[-1]
+    last.evaluate("(e, html) => e.insertAdjacentHTML('beforeend', html)", BARRIERS)
+    planted = {"duplicate-id", "image-alt", "label"}
+    if theme == "dark":
+        planted.add("color-contrast")
+    assert {rule for rule, _ in findings(page)} == planted
+
+
+# Links ------------------------------------------------------------------------------
+
+
+class Links(HTMLParser):
+    """The names of a page's anchors and where its links lead."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.anchors, self.targets = set(), []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.anchors |= {attrs[name] for name in ("id", "name") if attrs.get(name)}
+        for name in ("href", "src", "srcset"):
+            if attrs.get(name) is not None:
+                self.targets.append(attrs[name])
+
+
+links = cache(Links)
+
+
+def leads_nowhere(page: Path, target: str) -> bool:
+    url = urlsplit(urljoin(page.as_uri(), target))
+    if url.scheme != "file":
+        return False
+    file = Path(unquote(url.path))
+    if file.is_dir():
+        file /= "index.html"
+    if not file.is_file() or HTML not in file.parents:
+        return True
+    wanted = unquote(url.fragment)
+    return bool(wanted) and file.suffix == ".html" and wanted not in links(file).anchors
+
+
+@pytest.mark.parametrize("document", documents())
+def test_links_lead_somewhere(site, document):
+    page = HTML / f"{document}.html"
+    assert page.is_file()
+    assert [t for t in links(page).targets if leads_nowhere(page, t)] == []
