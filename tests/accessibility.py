@@ -42,7 +42,8 @@ def findings(page, context: str = "html") -> list[tuple[str, str]]:
     Every rule judges every element that it applies to, except contrast, whose cost is
     four fifths of the whole. A page has some thousand texts but few looks: colours,
     size and weight of the type, and grounds, as computed for an element and for all
-    around it. Of each look axe-core judges the three longest texts.
+    around it. Of each look axe-core judges the three longest texts, since of a short
+    one, or one that is partly covered, it may not be able to tell.
 
     Not judged are what is hidden (a closed menu, the search's dialog), and contrast
     where axe-core itself cannot tell: in formulas, whose glyphs are no text, in text

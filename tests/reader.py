@@ -174,10 +174,6 @@ class Reader:
     def resize(self, size: str):
         """Change the window, and wait until the tab key reaches all that scrolls."""
         self.page.set_viewport_size(SIZES[size])
-        self.await_tab_stops()
-
-    def await_tab_stops(self):
-        """Wait until the tab key reaches all that scrolls, as the theme sees to."""
         self.page.wait_for_function(
             """() => [
               ...document.querySelectorAll("pre, .pst-scrollable-table-container")
