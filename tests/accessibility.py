@@ -27,7 +27,7 @@ JUDGE = """async ([context, options]) => {
       alike[look].push({ e, length });
   }
   for (const group of alike)
-    for (const { e } of group.sort((a, b) => b.length - a.length).slice(0, 3))
+    for (const { e } of group.sort((a, b) => b.length - a.length).slice(0, 8))
       e.dataset.judged = "";
   axe.configure({ rules: [{ id: "color-contrast", selector: "[data-judged]" }] });
   const { violations } = await axe.run(context, options);
@@ -42,7 +42,7 @@ def findings(page, context: str = "html") -> list[tuple[str, str]]:
     Every rule judges every element that it applies to, except contrast, whose cost is
     four fifths of the whole. A page has some thousand texts but few looks: colours,
     size and weight of the type, and grounds, as computed for an element and for all
-    around it. Of each look axe-core judges the three longest texts, since of a short
+    around it. Of each look axe-core judges the eight longest texts, since of a short
     one, or one that is partly covered, it may not be able to tell.
 
     Not judged are what is hidden (a closed menu, the search's dialog), and contrast
