@@ -11,6 +11,8 @@ install_import_hook("ddpm_core", "typecheck.checker")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+pytest_plugins = ["reader"]
+
 
 @pytest.fixture
 def generator() -> torch.Generator:

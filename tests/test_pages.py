@@ -1,26 +1,13 @@
-"""The built book in a real browser with the network cut: each page, theme and width.
+"""What single pages of the built book do: widgets, terms, search, laboratory, maker."""
 
-One load of a page in a theme serves all tests of it. They read `_build/html` as
-`make book` leaves it, and are skipped where there is no book or no browser. The
-environment variable CHROME names a browser of your own.
-"""
-
-import gzip
-import os
 import re
-import shutil
-import threading
-from collections.abc import Iterable, Iterator
-from functools import cache, partial
-from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from collections.abc import Iterable
+from functools import partial
 
 import pytest
 import torch
-import yaml
-from axe_playwright_python.sync_playwright import Axe
+from accessibility import findings
+from reader import HTML, ROOT, SIZES, THEMES, documents
 
 from ddpm_core import editing, samplers, schedules
 from ddpm_core.clip.tokens import Tokenizer
@@ -28,27 +15,7 @@ from ddpm_core.datasets import draw_toy_cars, to_float
 from ddpm_core.exercises import all_exercises
 from ddpm_core.models import load_model
 
-playwright_api = pytest.importorskip("playwright.sync_api")
-
-ROOT = Path(__file__).parents[1]
-HTML = ROOT / "_build" / "html"
-
-THEMES = ("light", "dark")
-SIZES = {
-    "desktop": {"width": 1280, "height": 900},
-    "phone": {"width": 390, "height": 844},
-}
-
-ALLOWED_ERRORS = re.compile(  # both come from the theme, on every page
-    "Identifier 'THEBE_JS_URL' has already been declared|invalid theme mode", re.I
-)
-
-
-def documents() -> list[str]:
-    """The pages that the table of contents names, and those that the theme adds."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    files = [c["file"] for part in toc["parts"] for c in part["chapters"]]
-    return [toc["root"], *files, "search", "genindex"]
+# Widgets ----------------------------------------------------------------------------
 
 
 def notebooks_with_widgets() -> list[str]:
@@ -57,309 +24,9 @@ def notebooks_with_widgets() -> list[str]:
     return [d for d in chapters if view in (ROOT / f"{d}.ipynb").read_text()]
 
 
-# What is served, and who reads it ---------------------------------------------------
-
-
-TEXT = {".css", ".html", ".js", ".json", ".mjs", ".svg"}
-
-
-@cache
-def compressed(path: Path) -> bytes:
-    return gzip.compress(path.read_bytes(), compresslevel=6, mtime=0)
-
-
-class PagesHandler(SimpleHTTPRequestHandler):
-    """Serves the book as a public site does: quietly, and text compressed."""
-
-    def do_GET(self):
-        path = Path(self.translate_path(self.path))
-        if path.suffix not in TEXT or not path.is_file():
-            return super().do_GET()
-        body = compressed(path)
-        self.send_response(200)
-        self.send_header("Content-Type", self.guess_type(path))
-        self.send_header("Content-Encoding", "gzip")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    """The address at which the built book is served."""
-    if not (HTML / "index.html").exists():
-        pytest.skip("the book is not built: make book")
-    handler = partial(PagesHandler, directory=str(HTML))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-def find_browser() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return os.environ.get("CHROME") or next(
-        filter(None, map(shutil.which, names)), None
-    )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium or Chrome that is installed, or playwright's own."""
-    with playwright_api.sync_playwright() as playwright:
-        try:
-            found = playwright.chromium.launch(
-                executable_path=find_browser(), args=["--no-sandbox"]
-            )
-        except playwright_api.Error as error:
-            pytest.skip(
-                f"no Chromium or Chrome could be started: {error.message[:200]}"
-            )
-        yield found
-        found.close()
-
-
-class Reader:
-    """A browser's page that keeps what goes wrong, and may load the book alone.
-
-    Each has a cache of its own, so that what it loads is what a first visit loads.
-    """
-
-    def __init__(self, browser, site: str, theme: str, **context):
-        self.site, self.theme = site, theme
-        self.complaints, self.loaded = [], []
-        self.context = browser.new_context(
-            viewport=SIZES["desktop"], color_scheme=theme, **context
-        )
-        self.context.add_init_script(
-            f"localStorage.mode = localStorage.theme = '{theme}'"
-        )
-        self.context.route(lambda url: not url.startswith(site), self.refuse)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.page.on("console", self.hear)
-        self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
-        self.page.on("response", self.check_status)
-        self.page.on("requestfinished", lambda request: self.loaded.append(request))
-
-    def refuse(self, route):
-        if not route.request.url.startswith(("data:", "blob:")):
-            self.complain(f"the network is needed for {route.request.url}")
-        route.abort()
-
-    def hear(self, message):
-        if message.type == "error":
-            self.complain(f"console: {message.text}")
-
-    def check_status(self, response):
-        if response.status >= 400:
-            self.complain(f"{response.status}: {response.url}")
-
-    def complain(self, text: str):
-        if not ALLOWED_ERRORS.search(text):
-            self.complaints.append(text)
-
-    def weight(self) -> int:
-        """The bytes that came over the wire, without their headers."""
-        own = [r for r in self.loaded if r.url.startswith(self.site)]
-        return sum(request.sizes()["responseBodySize"] for request in own)
-
-    def open(self, document: str):
-        """Load a page and wait until its formulas and widgets are drawn."""
-        self.page.goto(f"{self.site}{document}.html")
-        self.page.evaluate(
-            "() => document.querySelector('.math') && MathJax.startup.promise"
-        )
-        self.page.wait_for_function(
-            """() => {
-              const stored = document.querySelectorAll(
-                "script[type='application/vnd.jupyter.widget-view+json']").length;
-              return document.querySelectorAll(".widget-subarea").length >= stored;
-            }"""
-        )
-        self.page.evaluate("() => document.fonts.ready.then(() => true)")
-        return self.page
-
-    def resize(self, size: str):
-        """Change the window, and wait until the tab key reaches all that scrolls."""
-        self.page.set_viewport_size(SIZES[size])
-        self.page.wait_for_function(
-            """() => [
-              ...document.querySelectorAll("pre, .pst-scrollable-table-container")
-            ].every(e => e.scrollWidth <= e.clientWidth || e.tabIndex === 0)"""
-        )
-
-
-@pytest.fixture
-def reader(browser, site):
-    """A function that gives a reader of a theme."""
-    readers = []
-
-    def begin(theme: str, **context) -> Reader:
-        readers.append(Reader(browser, site, theme, **context))
-        return readers[-1]
-
-    yield begin
-    for one in readers:
-        one.context.close()
-
-
-VISITS = {f"{d}-{theme}": (d, theme) for d in documents() for theme in THEMES}
-
-
-@pytest.fixture(scope="module", params=VISITS)
-def visit(request, browser, site) -> Iterator[Reader]:
-    """A reader that has opened a page: each page in each theme, one after the other."""
-    document, theme = VISITS[request.param]
-    read = Reader(browser, site, theme)
-    read.open(document)
-    yield read
-    read.context.close()
-
-
 with_widgets = pytest.mark.parametrize(
     "visit", [f"{d}-light" for d in notebooks_with_widgets()], indirect=True
 )
-
-
-# Every page -------------------------------------------------------------------------
-
-FAULTS = r"""() => {
-  const faults = [], say = (what, e) => faults.push(what + ": " +
-    (e.outerHTML || String(e)).slice(0, 160));
-  for (const e of document.querySelectorAll(".math"))
-    if (!e.querySelector("mjx-container")) say("formula left raw", e);
-  for (const e of document.querySelectorAll("mjx-merror")) say("broken formula", e);
-  const walk = document.createTreeWalker(document.querySelector("main"),
-    NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const { parentElement: e, data } = walk.currentNode;
-    const raw = /\\[([]|\$[a-z\\][^$]*\$/i.test(data);
-    if (raw && !e.closest("pre, code, script, style")) say("raw LaTeX", data);
-  }
-  for (const e of document.querySelectorAll("img")) {
-    if (!e.hasAttribute("alt")) say("no alternative text", e);
-    if (!e.complete || !e.naturalWidth) say("picture not loaded", e);
-  }
-  const main = document.querySelector("main");
-  const scrolls = e => e !== main && (
-    /auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
-  const wide = [...main.querySelectorAll("*")].filter(e =>
-    e.getBoundingClientRect().right > innerWidth + 1 &&
-    !e.closest("mjx-assistive-mml") && !scrolls(e));
-  const formula = e => [...(window.MathJax?.startup?.document.math ?? [])].find(
-    item => item.typesetRoot === e)?.math;
-  if (wide.length) say("wider than the window", formula(wide[0]) ?? wide[0]);
-  if (document.documentElement.scrollWidth > innerWidth)
-    faults.push("the page scrolls sideways");
-  return faults;
-}"""
-
-
-AXE = {"resultTypes": ["violations"], "preload": False}  # it would load styles again
-COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
-THIN_OUT = """() => {  // of what repeats by the thousand, a few are enough to judge
-  const seen = {};
-  const keep = (n, kind) => (seen[kind] = (seen[kind] ?? 0) + 1) <= n;
-  for (const token of document.querySelectorAll(".highlight pre span")) {
-    const kind = token.className + Boolean(token.closest(".cell_output"));
-    if (!token.children.length && !keep(1, kind)) token.remove();
-  }
-  for (const code of document.querySelectorAll(".highlight pre"))
-    for (const text of [...code.childNodes].filter(node => node.nodeType === 3))
-      if (!keep(9, "text in code")) text.data = "\\n";
-  for (const formula of document.querySelectorAll(".math")) {
-    const scrolls = [formula, ...formula.querySelectorAll("mjx-container")].some(e =>
-      e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX === "auto");
-    if (!scrolls && !keep(5, formula.tagName)) formula.textContent = "formula";
-  }
-  for (const entry of document.querySelectorAll("dl.py"))
-    if (!keep(40, "entry of the reference")) entry.remove();
-}"""
-
-
-def test_page_is_sound(visit):
-    page = visit.page
-    assert page.evaluate("document.documentElement.dataset.theme") == visit.theme
-    for name, size in SIZES.items():
-        page.set_viewport_size(size)
-        faults = visit.complaints + page.evaluate(FAULTS)
-        assert faults == [], f"at the size of a {name}"
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_page_can_be_read_by_everyone(visit, size):
-    """No serious finding of axe-core: contrast, names of controls, order, roles.
-
-    The dark theme changes the colours alone, so that only these are judged anew.
-    """
-    visit.resize(size)
-    visit.page.evaluate(THIN_OUT)
-    options = AXE | COLOURS if visit.theme == "dark" else AXE
-    assert serious(Axe().run(visit.page, options=options)) == []
-
-
-def serious(results) -> list[tuple[str, str]]:
-    """What axe-core finds that keeps people out, with the first place of each."""
-    return [
-        (fault["id"], fault["nodes"][0]["html"])
-        for fault in results.response["violations"]
-        if fault["impact"] in ("serious", "critical")
-    ]
-
-
-def test_first_visit_is_light(visit):
-    weight = visit.weight() / 1e6
-    print(f"{visit.page.url.removeprefix(visit.site)}: {weight:.2f} MB")
-    assert 0.1 < weight < 3
-
-
-# Links ------------------------------------------------------------------------------
-
-
-class Links(HTMLParser):
-    """The names of a page's anchors and where its links lead."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.anchors, self.targets = set(), []
-        self.feed(path.read_text())
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.anchors |= {attrs[name] for name in ("id", "name") if attrs.get(name)}
-        for name in ("href", "src", "srcset"):
-            if attrs.get(name) is not None:
-                self.targets.append(attrs[name])
-
-
-links = cache(Links)
-
-
-def leads_nowhere(page: Path, target: str) -> bool:
-    url = urlsplit(urljoin(page.as_uri(), target))
-    if url.scheme != "file":
-        return False
-    file = Path(unquote(url.path))
-    if file.is_dir():
-        file /= "index.html"
-    if not file.is_file() or HTML not in file.parents:
-        return True
-    wanted = unquote(url.fragment)
-    return bool(wanted) and file.suffix == ".html" and wanted not in links(file).anchors
-
-
-@pytest.mark.parametrize("document", documents())
-def test_links_lead_somewhere(site, document):
-    page = HTML / f"{document}.html"
-    assert page.is_file()
-    assert [t for t in links(page).targets if leads_nowhere(page, t)] == []
-
-
-# Widgets ----------------------------------------------------------------------------
 
 SEEN = """view => [...view.querySelectorAll("img, svg")]
   .filter(e => e.checkVisibility({ visibilityProperty: true }) &&
@@ -512,21 +179,13 @@ def test_term_shows_its_meaning_to_pointer_and_keyboard(reader, theme, size):
         assert term.get_attribute("aria-describedby") == "meaning"
         box = tip.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= SIZES[size]["width"]
-    assert serious(Axe().run(page, context="#meaning")) == []
+    assert findings(page, "#meaning") == []
     page.keyboard.press("Escape")
     assert not tip.is_visible()
     terms[0].hover()
     assert tip.is_visible()
     page.mouse.move(0, 0)
     tip.wait_for_element_state("hidden")
-
-
-def test_terms_stand_in_prose_alone_and_once(visit):
-    page = visit.page
-    wrong = "a.term:is(h1 *, h2 *, h3 *, pre *, code *, mjx-container *, a *)"
-    assert page.query_selector_all(wrong) == []
-    anchors = [a.get_attribute("href") for a in page.query_selector_all("a.term")]
-    assert len(anchors) == len(set(anchors))
 
 
 def test_search_finds_a_chapter_without_a_network(reader):
@@ -791,8 +450,8 @@ def test_easel_can_be_read_by_everyone(maker):
     form.query_selector(".parts button").click()
     for size in SIZES:
         read.resize(size)
-        assert read.page.evaluate(FAULTS) == []
-        assert serious(Axe().run(read.page, context=".maker", options=AXE)) == []
+        assert read.faults() == []
+        assert findings(read.page, ".maker") == []
 
 
 @pytest.mark.parametrize("word", ["vann", "grey", "zzz", "truk"])

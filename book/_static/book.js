@@ -83,12 +83,20 @@ function showMeanings(terms) {
   addEventListener("keydown", ({ key }) => key === "Escape" && hide());
 }
 
+// What the theme and Sphinx tell a screen reader wrongly, or not at all.
+function correctRoles() {
+  const correct = (selector, roles) =>
+    document.querySelectorAll(selector).forEach((e) => Object.assign(e, roles));
+  correct("#pst-primary-sidebar", { role: "navigation", ariaLabel: "Book" }); // has its name
+  correct(".citation-list > .citation", { role: "listitem" }); // was an outdated role
+  correct("th:has(> p:empty)", { role: "cell" }); // a table's corner, which heads nothing
+}
+
 addEventListener("DOMContentLoaded", () => {
   const terms = document.querySelectorAll("a.term");
   if (terms.length) showMeanings(terms);
   document.querySelectorAll(".out-of-noise").forEach(offerToPlay);
-  // Sphinx calls the bibliography a list, but not what stands in it.
-  document.querySelector(".citation-list")?.removeAttribute("role");
+  correctRoles();
   if (document.querySelector("script[type='application/vnd.jupyter.widget-view+json']"))
     new MutationObserver(nameControls).observe(document.body, { childList: true, subtree: true });
 });

@@ -1,0 +1,245 @@
+"""A plugin of pytest: readers of the built book, in a real browser without a network.
+
+The book is `_build/html` as `make book` leaves it; tests are skipped where there is no
+book or no browser. The environment variable CHROME names a browser of your own.
+"""
+
+import gzip
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "_build" / "html"
+
+THEMES = ("light", "dark")
+SIZES = {
+    "desktop": {"width": 1280, "height": 900},
+    "phone": {"width": 390, "height": 844},
+}
+
+ALLOWED_ERRORS = re.compile(  # both come from the theme, on every page
+    "Identifier 'THEBE_JS_URL' has already been declared|invalid theme mode", re.I
+)
+
+
+FAULTS = r"""() => {
+  const faults = [], say = (what, e) => faults.push(what + ": " +
+    (e.outerHTML || String(e)).slice(0, 160));
+  for (const e of document.querySelectorAll(".math"))
+    if (!e.querySelector("mjx-container")) say("formula left raw", e);
+  for (const e of document.querySelectorAll("mjx-merror")) say("broken formula", e);
+  const walk = document.createTreeWalker(document.querySelector("main"),
+    NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const { parentElement: e, data } = walk.currentNode;
+    const raw = /\\[([]|\$[a-z\\][^$]*\$/i.test(data);
+    if (raw && !e.closest("pre, code, script, style")) say("raw LaTeX", data);
+  }
+  for (const e of document.querySelectorAll("img")) {
+    if (!e.hasAttribute("alt")) say("no alternative text", e);
+    if (!e.complete || !e.naturalWidth) say("picture not loaded", e);
+  }
+  const main = document.querySelector("main");
+  const scrolls = e => e !== main && (
+    /auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  const wide = [...main.querySelectorAll("*")].filter(e =>
+    e.getBoundingClientRect().right > innerWidth + 1 &&
+    !e.closest("mjx-assistive-mml") && !scrolls(e));
+  const formula = e => [...(window.MathJax?.startup?.document.math ?? [])].find(
+    item => item.typesetRoot === e)?.math;
+  if (wide.length) say("wider than the window", formula(wide[0]) ?? wide[0]);
+  if (document.documentElement.scrollWidth > innerWidth)
+    faults.push("the page scrolls sideways");
+  return faults;
+}"""
+
+
+def documents() -> list[str]:
+    """The pages that the table of contents names, and those that the theme adds."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    return [toc["root"], *files, "search", "genindex"]
+
+
+TEXT = {".css", ".html", ".js", ".json", ".mjs", ".svg"}
+
+
+@cache
+def compressed(path: Path) -> bytes:
+    return gzip.compress(path.read_bytes(), compresslevel=6, mtime=0)
+
+
+class PagesHandler(SimpleHTTPRequestHandler):
+    """Serves the book as a public site does: quietly, and text compressed."""
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        if path.suffix not in TEXT or not path.is_file():
+            return super().do_GET()
+        body = compressed(path)
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(path))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The address at which the built book is served."""
+    if not (HTML / "index.html").exists():
+        pytest.skip("the book is not built: make book")
+    handler = partial(PagesHandler, directory=str(HTML))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def find_browser() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("CHROME") or next(
+        filter(None, map(shutil.which, names)), None
+    )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium or Chrome that is installed, or playwright's own."""
+    playwright_api = pytest.importorskip("playwright.sync_api")
+    with playwright_api.sync_playwright() as playwright:
+        try:
+            found = playwright.chromium.launch(
+                executable_path=find_browser(), args=["--no-sandbox"]
+            )
+        except playwright_api.Error as error:
+            pytest.skip(
+                f"no Chromium or Chrome could be started: {error.message[:200]}"
+            )
+        yield found
+        found.close()
+
+
+class Reader:
+    """A browser's page that keeps what goes wrong, and may load the book alone.
+
+    Each has a cache of its own, so that what it loads is what a first visit loads.
+    """
+
+    def __init__(self, browser, site: str, theme: str, **context):
+        self.site, self.theme = site, theme
+        self.complaints, self.loaded = [], []
+        self.context = browser.new_context(
+            viewport=SIZES["desktop"], color_scheme=theme, **context
+        )
+        self.context.add_init_script(
+            f"localStorage.mode = localStorage.theme = '{theme}'"
+        )
+        self.context.route(lambda url: not url.startswith(site), self.refuse)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.page.on("console", self.hear)
+        self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
+        self.page.on("response", self.check_status)
+        self.page.on("requestfinished", lambda request: self.loaded.append(request))
+
+    def refuse(self, route):
+        if not route.request.url.startswith(("data:", "blob:")):
+            self.complain(f"the network is needed for {route.request.url}")
+        route.abort()
+
+    def hear(self, message):
+        if message.type == "error":
+            self.complain(f"console: {message.text}")
+
+    def check_status(self, response):
+        if response.status >= 400:
+            self.complain(f"{response.status}: {response.url}")
+
+    def complain(self, text: str):
+        if not ALLOWED_ERRORS.search(text):
+            self.complaints.append(text)
+
+    def faults(self) -> list[str]:
+        """What went wrong, and what is not drawn as it should be."""
+        return self.complaints + self.page.evaluate(FAULTS)
+
+    def weight(self) -> int:
+        """The bytes that came over the wire, without their headers."""
+        own = [r for r in self.loaded if r.url.startswith(self.site)]
+        return sum(request.sizes()["responseBodySize"] for request in own)
+
+    def open(self, document: str):
+        """Load a page and wait until its formulas and widgets are drawn."""
+        self.page.goto(f"{self.site}{document}.html")
+        self.page.evaluate(
+            "() => document.querySelector('.math') && MathJax.startup.promise"
+        )
+        self.page.wait_for_function(
+            """() => {
+              const stored = document.querySelectorAll(
+                "script[type='application/vnd.jupyter.widget-view+json']").length;
+              return document.querySelectorAll(".widget-subarea").length >= stored;
+            }"""
+        )
+        self.page.evaluate("() => document.fonts.ready.then(() => true)")
+        return self.page
+
+    def unfold(self):
+        """Open all that is folded: solutions, answers, hidden cells."""
+        self.page.evaluate(
+            """() => {
+              document.querySelectorAll("details").forEach(e => { e.open = true });
+              return Promise.all(document.getAnimations().map(e => e.finished));
+            }"""
+        )
+
+    def resize(self, size: str):
+        """Change the window, and wait until the tab key reaches all that scrolls."""
+        self.page.set_viewport_size(SIZES[size])
+        self.page.wait_for_function(
+            """() => [
+              ...document.querySelectorAll("pre, .pst-scrollable-table-container")
+            ].every(e => e.scrollWidth <= e.clientWidth || e.tabIndex === 0)"""
+        )
+
+
+@pytest.fixture
+def reader(browser, site):
+    """A function that gives a reader of a theme."""
+    readers = []
+
+    def begin(theme: str, **context) -> Reader:
+        readers.append(Reader(browser, site, theme, **context))
+        return readers[-1]
+
+    yield begin
+    for one in readers:
+        one.context.close()
+
+
+VISITS = {f"{d}-{theme}": (d, theme) for d in documents() for theme in THEMES}
+
+
+@pytest.fixture(scope="module", params=VISITS)
+def visit(request, browser, site) -> Iterator[Reader]:
+    """A reader of a page with all unfolded: each page in each theme, in turn."""
+    document, theme = VISITS[request.param]
+    read = Reader(browser, site, theme)
+    read.open(document)
+    read.unfold()
+    yield read
+    read.context.close()
