@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ddpm_core.compiling import GroupNorm
 from ddpm_core.types import Condition, FeatureMap
 
 
@@ -34,7 +35,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, *, heads: int, groups: int):
         super().__init__()
         self.heads = heads
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zeroed(nn.Linear(channels, channels))
 
@@ -54,7 +55,7 @@ class CrossAttention(nn.Module):
     def __init__(self, channels: int, *, context: int, heads: int, groups: int):
         super().__init__()
         self.heads = heads
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels)
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(context, 2 * channels)
         self.out = zeroed(nn.Linear(channels, channels))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ddpm_core import compiling
 from ddpm_core.clip import CLIP, load_clip
 from ddpm_core.clip.published import PREFIX, PublishedCLIP, load_published_clip
 from ddpm_core.conditioning import clipped, guided_together, join
@@ -165,7 +166,7 @@ def quick(model: DiffusionModel, *, compiled: bool = False) -> DiffusionModel:
 
     To compile a large network takes minutes: only many calls win them back. Chapter 14.
     """
-    net = torch.compile(model.net) if compiled else model.net
+    net = compiling.compiled(model.net) if compiled else model.net
     precision = best_precision(model.device)
     if precision != "no":
         net = HalfPrecision(net, DTYPES[precision])

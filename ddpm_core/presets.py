@@ -155,6 +155,12 @@ class Preset:
                 "a text encoder and a network with pooled above 0 need each other, got "
                 f"text = {self.text!r} and pooled = {self.unet.pooled}"
             )
+        if self.graphs and (self.accumulate > 1 or not self.compile):
+            raise ValueError(
+                "graphs are for a compiled network and a batch in one part: their "
+                "gradients do not add up; got accumulate = "
+                f"{self.accumulate} and compile = {self.compile}"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
         if not self.latent and self.size % self.unet.side_multiple:

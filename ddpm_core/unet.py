@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ddpm_core.attention import Attention, CrossAttention, NoCrossAttention, zeroed
+from ddpm_core.compiling import GroupNorm
 from ddpm_core.types import Condition, FeatureMap, Images, Times
 
 Embedding = Float[Tensor, "b e"]
@@ -106,10 +107,10 @@ class ResidualBlock(nn.Module):
         self, inputs: int, outputs: int, embedding: int, *, groups: int, dropout: float
     ):
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, inputs)
+        self.norm1 = GroupNorm(groups, inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.shift = nn.Linear(embedding, outputs)
-        self.norm2 = nn.GroupNorm(groups, outputs)
+        self.norm2 = GroupNorm(groups, outputs)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
         same = inputs == outputs
@@ -266,7 +267,7 @@ class UNet(nn.Module):
             UpBlock(outputs, level, upsample=level is not levels[0])
             for outputs, level in zip(above[::-1], levels[::-1], strict=True)
         )
-        self.norm = nn.GroupNorm(config.groups, widths[0])
+        self.norm = GroupNorm(config.groups, widths[0])
         self.head = zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
 
     def forward(self, x: Images, t: Times, cond: Condition | None = None) -> Images:

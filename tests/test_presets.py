@@ -56,6 +56,13 @@ def test_zero_terminal_snr_is_an_option_of_every_schedule():
         assert chosen.make_schedule().ends_in_pure_noise
 
 
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"compile": False}])
+def test_graphs_are_for_compiled_networks_and_whole_batches(changes):
+    assert preset("cars64").replace(graphs=True).graphs
+    with pytest.raises(ValueError, match="graphs are for a compiled network and a bat"):
+        preset("cars64").replace(graphs=True, **changes)
+
+
 def test_unknown_names_list_what_there_is():
     with pytest.raises(ValueError, match="'cars'; there is: toy-cars-32, toy-"):
         preset("cars")

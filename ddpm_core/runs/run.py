@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_core import training
+from ddpm_core.compiling import compiled
 from ddpm_core.datasets.images import save_strip
 from ddpm_core.diffusion import diffusion_loss, min_snr
 from ddpm_core.models import (
@@ -165,9 +166,11 @@ class Run:
         """Train and yield after each step; nothing is logged, nothing saved."""
         preset, device = self.preset, self.accelerator.device
         schedule = preset.make_schedule().to(device)
-        mode = "reduce-overhead" if preset.graphs else "default"
+        net = self.net
+        if preset.compile:
+            net = compiled(net, graphs=preset.graphs)
         return training.train(
-            torch.compile(self.net, mode=mode) if preset.compile else self.net,
+            net,
             self._loss(schedule),
             self.batches.since(self.step, self.steps),
             self.optimizer,
