@@ -6,9 +6,10 @@ READY := $(VENV)/ready
 HTML := _build/html
 PORT ?= 8000
 CHAPTERS ?= $(wildcard chapters/*.ipynb)
+PHOTOS ?= hub:tanganke/stanford_cars
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint chapters address serve clean distclean pins
+.PHONY: help book test lint chapters address capstone serve clean distclean pins
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -34,6 +35,14 @@ chapters: $(READY) ## run the chapters again and store their outputs (CHAPTERS=.
 
 address: $(READY) ## write the repository's address of _config.yml into the chapters
 	$(BIN)/python book/first_cell.py
+
+capstone: $(READY) ## chapter 14's runs, for a GPU (PHOTOS=... where they are, OPTIONS=... for all)
+	test -e data/stanford-cars-64 || \
+		$(BIN)/ddpm prepare $(PHOTOS) --out data/stanford-cars-64 --size 64
+	for preset in cars64-article cars64; do \
+		$(BIN)/python -m ddpm_core.capstone $$preset --run data/runs/$$preset \
+			--out data/results/$$preset $(OPTIONS) || exit 1; \
+	done
 
 serve: book ## show the book at http://localhost:8000 (PORT=... for another)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) $(PORT)

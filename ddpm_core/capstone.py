@@ -105,6 +105,20 @@ def loss_by_time(run: Run) -> dict[str, list[float]]:
     return {"t": list(times), "loss": list(means)}
 
 
+def loss_by_epoch(run: Run) -> list[dict[str, float]]:
+    """The held-out loss after each epoch, and the mean training loss logged in it."""
+    rows, logged = [], []
+    for row in read_log(run.folder):
+        if "held_out" in row:
+            found = {"epoch": row["epoch"], "held_out": round(row["held_out"], 5)}
+            if logged:
+                found["loss"] = round(sum(logged) / len(logged), 5)
+            rows, logged = [*rows, found], []
+        else:
+            logged.append(row["loss"])
+    return rows
+
+
 def describe(run: Run, command: str) -> dict:
     """What was run, where, with what, and how fast it trained."""
     rates = [row["images_per_second"] for row in read_log(run.folder) if "lr" in row]
@@ -176,7 +190,9 @@ def main(
     by = judge(training, features, n)
     shares = [float(mark) for mark in marks.split(",")]
     found = {"marks": train(training, by, shares, mark_calls)}
-    found |= describe(training, command) | {"loss by time": loss_by_time(training)}
+    found |= describe(training, command)
+    found["loss by time"] = loss_by_time(training)
+    found["loss by epoch"] = loss_by_epoch(training)
     found["table"] = []
     out.mkdir(parents=True, exist_ok=True)
     save_pictures(training, out)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from ddpm_core import capstone
 from ddpm_core.presets import PRESETS
+from ddpm_core.runs import read_log
 
 SMALL = {
     "features": "classifier", "n": 32, "marks": "0.5,1", "mark_calls": 2, "table": "3",
@@ -31,6 +32,11 @@ def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
     times, losses = found["loss by time"].values()
     assert len(times) == len(losses) == capstone.BINS
     assert times == sorted(times) and times[0] >= 1 and times[-1] <= 1000
+    first, last = found["loss by epoch"]
+    assert (first["epoch"], last["epoch"]) == (1, 2)
+    rows = [row for row in read_log(folder) if "loss" in row]
+    taken = [row["loss"] for row in rows if row["epoch"] > 1]
+    assert last["loss"] == pytest.approx(sum(taken) / len(taken), abs=1e-5)
     pictures = {path.name: Image.open(path).size for path in out.glob("*.webp")}
     assert pictures.keys() == {"samples.webp", "nearest.webp", "epoch-0002.webp"}
     assert pictures["samples.webp"][0] > 8 * 32
