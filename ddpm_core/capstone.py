@@ -10,7 +10,6 @@ the hardware and the versions, and pictures.
 import json
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -37,7 +36,6 @@ AUDITED = 16  # samples above their nearest training image
 BINS = 16  # of times, in which the held-out loss is told
 CHUNK = 256  # images that are sampled at once
 PICTURED = 50  # network calls for these pictures
-QUALITY = 85  # of the pictures, as WebP
 SAMPLERS = ("ddim", "dpm-solver++")
 FEW = 50  # network calls, up to which each sampler is measured
 
@@ -151,13 +149,10 @@ def save_pictures(run: Run, out: Path) -> None:
     """Write samples, some above their nearest training image, and the run's strips."""
     samples = drawn(quick(run.model), SHOWN, PICTURED)
     trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
-    save_grid(out / "samples.png", samples)
-    evaluation.save_beside_nearest(out / "nearest.png", samples[:AUDITED], trained_on)
+    save_grid(out / "samples.webp", samples)
+    evaluation.save_beside_nearest(out / "nearest.webp", samples[:AUDITED], trained_on)
     for strip in (run.folder / "strips").glob("*.png"):
-        shutil.copy(strip, out)
-    for picture in out.glob("*.png"):
-        Image.open(picture).save(picture.with_suffix(".webp"), quality=QUALITY)
-        picture.unlink()
+        Image.open(strip).save(out / f"{strip.stem}.webp")
 
 
 def load_results(name: str) -> dict:

@@ -55,14 +55,14 @@ def export(
     model = load_model(out, best_device())  # from here on as it is stored
     told = told_captions(model, n, seed=seed + 1, scale=scale)
     samples = draw_samples(model, n, steps=steps, seed=seed, **told)
-    save_grid(out / "samples.png", samples[:SHOWN])
+    save_grid(out / "samples.webp", samples[:SHOWN])
     trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
-    save_beside_nearest(out / "nearest.png", samples[:AUDITED], trained_on)
+    save_beside_nearest(out / "nearest.webp", samples[:AUDITED], trained_on)
     _, distance = nearest_images(samples[:SHOWN], trained_on)
     held = torch.from_numpy(run.split.images[run.split.held_out.numpy()])
     _, held_distance = nearest_images(to_float(held[:SHOWN]), trained_on)
     plots.use_style()
-    plots.losses(read_log(folder)).savefig(out / "losses.png", dpi=110)
+    plots.losses(read_log(folder)).savefig(out / "losses.webp", dpi=110)
     card["measured"] = {
         "steps": steps,
         "sampler": "ddim",
@@ -156,7 +156,7 @@ def card_text(card: dict) -> str:
 A denoising U-Net of {card["parameters"]:,} parameters for images of {config["size"]}x\
 {config["size"]} pixels, trained on {config["data"]} {told}.
 
-![64 samples](samples.png)
+![64 samples](samples.webp)
 
 - Predicts: {predicted(config)}
 - Made by:
@@ -171,7 +171,7 @@ A denoising U-Net of {card["parameters"]:,} parameters for images of {config["si
 - Stored: averaged weights (decay {config["ema"]}) in fp16; configuration and hash in
   `card.json`.
 
-![Losses of the run](losses.png)
+![Losses of the run](losses.webp)
 
 ## Measured
 
@@ -191,7 +191,7 @@ Below each sample its nearest training image, by root mean squared difference in
 of [-1, 1]: {near["mean"]} on average over {SHOWN} samples, {near["least"]} at the \
 least; for held-out images {held["mean"]} and {held["least"]}.
 
-![Samples above their nearest training images](nearest.png)
+![Samples above their nearest training images](nearest.webp)
 """
 
 

@@ -47,9 +47,9 @@ def test_export_writes_weights_card_and_pictures(exported):
     assert card["images seen"] == 2 * 3 * 32 and card["images"] == 96
     assert card["commands"][0] == "ddpm train tiny --out data/runs/tiny"
     assert (exported / "README.md").read_text() == card_text(card)
-    assert Image.open(exported / "samples.png").size == (8 * 33 + 1, 8 * 33 + 1)
-    assert Image.open(exported / "nearest.png").size == (8 * 33 + 1, 4 * 33 + 1)
-    assert Image.open(exported / "losses.png").size[0] > 400
+    assert Image.open(exported / "samples.webp").size == (8 * 33 + 1, 8 * 33 + 1)
+    assert Image.open(exported / "nearest.webp").size == (8 * 33 + 1, 4 * 33 + 1)
+    assert Image.open(exported / "losses.webp").size[0] > 400
     last = read_log(exported.parent / "tiny")[-1]
     assert card["measured"]["held-out loss"] == last["held_out"]
 

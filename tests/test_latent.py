@@ -171,7 +171,7 @@ def test_the_command_trains_measures_and_writes_a_card(tmp_path, capsys):
     card = json.loads((out / "card.json").read_text())
     assert card["images seen"] == 64 and set(card["measured"]["kept"]) > {"body"}
     assert "--kl-weight 0.003" in card["command"] and "--cars 64" in card["command"]
-    assert (out / "reconstructions.png").exists()
+    assert (out / "reconstructions.webp").exists()
     said = (out / "README.md").read_text()
     assert "8x8 positions with 4 channels, 12 times fewer" in said
     assert load_latent(out).shape == (4, 8, 8)

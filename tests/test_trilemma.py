@@ -34,7 +34,7 @@ def test_training_writes_weights_and_a_card(trained):
     assert card["command"].startswith(f"python -m ddpm_core.trilemma train {kind} ")
     assert "--passes 2 --batch 32 --lr 0.001 --seed 0 --test 64" in card["command"]
     assert (trained / "README.md").read_text() == training.card_text(card)
-    assert (trained / "samples.png").is_file()
+    assert (trained / "samples.webp").is_file()
 
 
 def test_its_weights_draw_images_that_the_seed_fixes(trained):

@@ -145,7 +145,7 @@ def main(
     first, half = unseen[:SHOWN], SHOWN // 2
     left = latent.decode(latent.encode(first))
     rows = [first[:half], left[:half], first[half:], left[half:]]
-    save_grid(out / "reconstructions.png", torch.cat(rows), ncols=half)
+    save_grid(out / "reconstructions.webp", torch.cat(rows), ncols=half)
     (out / "README.md").write_text(card_text(card))
     print(card_text(card))
 
@@ -183,7 +183,7 @@ A KL autoencoder (`ddpm_core.latent`, chapter 11): images of {config["size"]}x\
 {side}x{side} positions with {channels} channels, {fewer:g} times fewer numbers, and
 back.
 
-![Images, and below each its reconstruction](reconstructions.png)
+![Images, and below each its reconstruction](reconstructions.webp)
 
 ```
 {card["command"]}

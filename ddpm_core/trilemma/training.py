@@ -139,7 +139,7 @@ def main(
     }
     save_weights(out, net.state_dict(), card)
     samples = load_contender(out).draw(test, seed)  # from here on as it is stored
-    save_grid(out / "samples.png", samples[:SHOWN])
+    save_grid(out / "samples.webp", samples[:SHOWN])
     card["measured"] = measure_toy_cars(samples, recipe.config.size, seed)
     save_weights(out, net.state_dict(), card)
     (out / "README.md").write_text(card_text(card))
@@ -159,7 +159,7 @@ def card_text(card: dict) -> str:
 {RECIPES[card["kind"]].words}, for toy cars
 of {side}x{side} pixels; chapter 04 compares it with diffusion.
 
-![{SHOWN} samples](samples.png)
+![{SHOWN} samples](samples.webp)
 
 ```
 {card["command"]}
