@@ -24,14 +24,14 @@ TWO_PEAKS = [(0.3, -1.0, 0.3), (0.7, 0.8, 0.2)]
 def test_score_is_the_gradient_of_the_mixtures_log_density(t):
     data = mixture(cosine_schedule(1000), *TWO_PEAKS)
     x = torch.linspace(-2, 2, 41, **FLOAT)[:, None].requires_grad_()
-    ab = data.schedule.alpha_bar[t]
-    law = torch.distributions.MixtureSameFamily(
-        torch.distributions.Categorical(data.weights),
+    ab, law = data.schedule.alpha_bar[t], data.law
+    noised = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(law.weights),
         torch.distributions.Normal(
-            ab.sqrt() * data.means, (ab * data.stds**2 + 1 - ab).sqrt()
+            ab.sqrt() * law.means[:, 0], (ab * law.stds**2 + 1 - ab).sqrt()
         ),
     )
-    (slope,) = torch.autograd.grad(law.log_prob(x).sum(), x)
+    (slope,) = torch.autograd.grad(noised.log_prob(x).sum(), x)
     score = make_score(data.denoise, data.schedule)
     got = score(x.detach(), torch.full((41,), t))
     torch.testing.assert_close(got, slope)
