@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracles import mixture
 
-from ddpm_core.samplers import ddim_step, last, sample, spaced_times
+from ddpm_core.samplers import ddim_step, followed_variance, last, sample, spaced_times
 from ddpm_core.schedules import (
     cosine_schedule,
     flow_schedule,
@@ -51,16 +51,6 @@ def test_langevins_stationary_law_on_a_gaussian(size, generator):
     assert (z**4).mean().item() == pytest.approx(3, rel=0.03)
 
 
-def spread(step, data, times) -> float:
-    """The variance of the samples of a Gaussian, followed exactly from N(0, 1)."""
-    one, zero, var = torch.ones(1, 1, **FLOAT), torch.zeros(1, 1, **FLOAT), 1.0
-    for t, u in pairwise(times):
-        x0_hat = data.denoise(one, torch.tensor([t]))
-        gain = step(one, x0_hat, t, u, zero).item()
-        var = gain**2 * var + step(zero, zero, t, u, one).item() ** 2
-    return var
-
-
 @pytest.mark.parametrize("churn", [0.0, 0.5, 1.0, 2.0])
 def test_all_equations_have_the_marginals_of_the_forward_process(churn):
     """Data N(0, 1/4), down to t = 300: the error falls with the first order."""
@@ -70,7 +60,8 @@ def test_all_equations_have_the_marginals_of_the_forward_process(churn):
     for steps in (50, 100, 200):
         times = np.linspace(40_000, 12_000, steps + 1).round().astype(int).tolist()
         step = partial(sde_step, schedule, churn=churn)
-        errors.append(abs(spread(step, data, times) - (ab / 4 + 1 - ab)))
+        var = followed_variance(step, data.denoise, times)
+        errors.append(abs(var - (ab / 4 + 1 - ab)))
     assert errors[-1] < 0.02
     for coarse, fine in pairwise(errors):
         assert 0.7 < np.log2(coarse / fine) < 1.3
