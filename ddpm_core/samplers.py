@@ -75,10 +75,10 @@ def followed_variance(
 ) -> float:
     """Return the variance of the samples of one number, exactly, without drawing any.
 
-    Where a step multiplies x by a gain and adds noise times a std, the variance becomes
-    gain^2 variance + std^2. So it is with the denoiser of one Gaussian around 0, such
-    as `mixtures.blobs` has. `start` is the variance at the first of the times, which
-    fall, and need not end at 0. Chapter 08.
+    Where a step multiplies x by g and adds h times the noise, the variance v becomes
+    g^2 v + h^2. So it is with the denoiser of a Gaussian around 0 (`mixtures.blobs`).
+    `start` is the variance at the first of the times, which fall and need not end at 0.
+    Chapter 08.
     """
     one, zero = torch.tensor([[[1.0]], [[0.0]]], dtype=torch.float64)
     variance = start
