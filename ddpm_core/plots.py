@@ -13,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from ddpm_core.datasets.images import to_uint8
 from ddpm_core.types import Images
@@ -141,6 +142,33 @@ def curves(
     ax.set(xlabel=xlabel, ylabel=ylabel)
     if len(lines) > 1:
         ax.legend()
+
+
+def film(
+    ax: Axes,
+    density: Tensor,
+    paths: Tensor,
+    title: str,
+    *,
+    limits: tuple[float, float] = (-3, 3),
+) -> None:
+    """Shade the density of a number x_t over t, and draw paths of such numbers on it.
+
+    `density` (T+1, n): at n places evenly between the limits, as
+    `GaussianMixture.densities` returns it; shaded by its root, black from 1 on. `paths`
+    (T+1, m). Both begin at t = 0. Chapter 08.
+    """
+    ax.imshow(
+        density.sqrt().T,
+        cmap="Greys",
+        vmax=1,
+        aspect="auto",
+        origin="lower",
+        extent=(0, len(density) - 1, *limits),
+    )
+    ax.plot(paths, linestyle="-", linewidth=0.8)
+    ax.set(title=title, xlabel="t", ylim=limits)
+    ax.grid(False)
 
 
 def losses(rows: Sequence[Mapping[str, float]]) -> Figure:

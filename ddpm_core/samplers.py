@@ -70,6 +70,26 @@ def last(states: Iterator[State]) -> Samples:
     return state.x
 
 
+def followed_variance(
+    step: Step, denoise: Denoise, times: Sequence[int], start: float = 1.0
+) -> float:
+    """Return the variance of the samples of one number, exactly, without drawing any.
+
+    Where a step multiplies x by g and adds h times the noise, the variance v becomes
+    g^2 v + h^2. So it is with the denoiser of a Gaussian around 0 (`mixtures.blobs`).
+    `start` is the variance at the first of the times, which fall and need not end at 0.
+    Chapter 08.
+    """
+    one, zero = torch.tensor([[[1.0]], [[0.0]]], dtype=torch.float64)
+    variance = start
+    for t, u in pairwise(times):
+        x0_hat = denoise(one, torch.tensor([t]))
+        gain = step(one, x0_hat, t, u, zero).item()
+        std = step(zero, zero, t, u, one).item()
+        variance = gain**2 * variance + std**2
+    return variance
+
+
 def spaced_times(T: int, steps: int) -> list[int]:
     """Return steps + 1 integers from T down to 0, as evenly spaced as integers allow.
 

@@ -105,3 +105,16 @@ def test_show_stores_the_words_with_the_picture(monkeypatch):
 def test_show_refuses_a_figure_without_words():
     with pytest.raises(ValueError, match="alt must say"):
         plots.show(plots.image_grid(plain(RED)), alt="a plot")
+
+
+def test_a_film_shades_the_root_of_the_density_and_draws_each_path():
+    _, ax = plots.figure()
+    density, paths = torch.rand(11, 7), torch.rand(11, 3)
+    plots.film(ax, density, paths, "forward", limits=(-1, 2))
+    (image,) = ax.images
+    np.testing.assert_allclose(image.get_array(), density.sqrt().T)
+    assert image.get_extent() == [0, 10, -1, 2]
+    assert image.origin == "lower"  # the first place is the lowest
+    drawn = np.stack([line.get_ydata() for line in ax.lines], axis=1)
+    np.testing.assert_array_equal(drawn, paths)
+    assert ax.lines[0].get_xdata().tolist() == list(range(11))

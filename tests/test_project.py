@@ -26,6 +26,7 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "samplers": {"schedules"},
     "editing": {"schedules", "diffusion", "samplers"},
     "score": {"schedules"},
+    "mixtures": {"schedules"},
     "distillation": {"schedules", "diffusion", "samplers"},
     "conditioning": set(),
     "attention": set(),

@@ -14,6 +14,7 @@ from ddpm_core.samplers import (
     DPMSolverPP2M,
     ancestral_step,
     ddim_step,
+    followed_variance,
     forward_variance,
     last,
     posterior_variance,
@@ -76,14 +77,34 @@ def test_what_the_variance_does_to_a_gaussian(variance, ratio):
     """
     schedule = linear_schedule(512)
     data = mixture(schedule, (1.0, 0.0, 0.5))
-    one, var = torch.ones(1, 1, **FLOAT), 1.0
-    for t in range(512, 0, -1):
-        x0_hat, u = data.denoise(one, torch.tensor([t])), t - 1
-        zero = torch.zeros_like(one)
-        gain = ancestral_step(schedule, one, x0_hat, t, u, zero, variance=variance)
-        spread = ancestral_step(schedule, zero, zero, t, u, one, variance=variance)
-        var = gain.item() ** 2 * var + spread.item() ** 2
+    step = partial(ancestral_step, schedule, variance=variance)
+    var = followed_variance(step, data.denoise, range(512, -1, -1))
     assert var / 0.25 == pytest.approx(ratio, rel=0.03)
+
+
+def test_the_followed_variance_has_its_closed_forms():
+    """beta-tilde keeps 1 - ab_t for a point, beta 1 for N(0, 1), DDIM's flow v_t."""
+    schedule, times = cosine_schedule(1000), [900, 700, 350, 120]
+    ab_t, ab_u = schedule.alpha_bar_list[900], schedule.alpha_bar_list[120]
+    point, unit = (mixture(schedule, (1.0, 0.0, std)) for std in (0.0, 1.0))
+    step = partial(ancestral_step, schedule)
+    got = followed_variance(step, point.denoise, times, 1 - ab_t)
+    assert got == pytest.approx(1 - ab_u, rel=1e-9)
+    step = partial(step, variance=forward_variance)
+    assert followed_variance(step, unit.denoise, times) == pytest.approx(1, rel=1e-9)
+    narrow, every = mixture(schedule, (1.0, 0.0, 0.5)), range(900, 119, -1)
+    step, start = partial(ddim_step, schedule), ab_t / 4 + 1 - ab_t
+    got = followed_variance(step, narrow.denoise, every, start)
+    assert got == pytest.approx(ab_u / 4 + 1 - ab_u, rel=0.01)
+
+
+def test_the_followed_variance_is_that_of_samples(generator):
+    data, times = mixture(cosine_schedule(100), (1.0, 0.0, 0.5)), [100, 60, 30, 0]
+    step = partial(ddim_step, data.schedule, eta=0.7)
+    x = torch.randn(200_000, 1, generator=generator, **FLOAT)
+    x = last(sample(data.denoise, step, x, times, generator=generator))
+    got = followed_variance(step, data.denoise, times)
+    assert x.var().item() == pytest.approx(got, rel=0.02)
 
 
 def test_ddim_keeps_the_variance_of_a_gaussian():
@@ -131,15 +152,10 @@ def test_ancestral_variance_converges_at_first_order(variance):
     """The samples' variance on a Gaussian, followed exactly as the steps grow."""
     schedule = cosine_schedule(20_000)
     data = mixture(schedule, (1.0, 0.0, 0.5))
-    one, zero = torch.ones(1, 1, **FLOAT), torch.zeros(1, 1, **FLOAT)
-    errors = []
+    step, errors = partial(ancestral_step, schedule, variance=variance), []
     for steps in (100, 200, 400):
-        var, times = 1.0, spaced_times(20_000, steps)
-        for t, u in zip(times[:-2], times[1:-1], strict=True):
-            x0_hat = data.denoise(one, torch.tensor([t]))
-            gain = ancestral_step(schedule, one, x0_hat, t, u, zero, variance=variance)
-            std = ancestral_step(schedule, zero, zero, t, u, one, variance=variance)
-            var = gain.item() ** 2 * var + std.item() ** 2
+        times = spaced_times(20_000, steps)
+        var = followed_variance(step, data.denoise, times[:-1])
         ab = schedule.alpha_bar[times[-2]].item()
         errors.append(abs(var - (ab * 0.25 + 1 - ab)))
     for coarse, fine in zip(errors[:-1], errors[1:], strict=True):

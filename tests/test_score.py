@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracles import mixture
 
-from ddpm_core.samplers import ddim_step, last, sample, spaced_times
+from ddpm_core.samplers import ddim_step, followed_variance, last, sample, spaced_times
 from ddpm_core.schedules import (
     cosine_schedule,
     flow_schedule,
@@ -24,14 +24,14 @@ TWO_PEAKS = [(0.3, -1.0, 0.3), (0.7, 0.8, 0.2)]
 def test_score_is_the_gradient_of_the_mixtures_log_density(t):
     data = mixture(cosine_schedule(1000), *TWO_PEAKS)
     x = torch.linspace(-2, 2, 41, **FLOAT)[:, None].requires_grad_()
-    ab = data.schedule.alpha_bar[t]
-    law = torch.distributions.MixtureSameFamily(
-        torch.distributions.Categorical(data.weights),
+    ab, law = data.schedule.alpha_bar[t], data.law
+    noised = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(law.weights),
         torch.distributions.Normal(
-            ab.sqrt() * data.means, (ab * data.stds**2 + 1 - ab).sqrt()
+            ab.sqrt() * law.means[:, 0], (ab * law.stds**2 + 1 - ab).sqrt()
         ),
     )
-    (slope,) = torch.autograd.grad(law.log_prob(x).sum(), x)
+    (slope,) = torch.autograd.grad(noised.log_prob(x).sum(), x)
     score = make_score(data.denoise, data.schedule)
     got = score(x.detach(), torch.full((41,), t))
     torch.testing.assert_close(got, slope)
@@ -51,16 +51,6 @@ def test_langevins_stationary_law_on_a_gaussian(size, generator):
     assert (z**4).mean().item() == pytest.approx(3, rel=0.03)
 
 
-def spread(step, data, times) -> float:
-    """The variance of the samples of a Gaussian, followed exactly from N(0, 1)."""
-    one, zero, var = torch.ones(1, 1, **FLOAT), torch.zeros(1, 1, **FLOAT), 1.0
-    for t, u in pairwise(times):
-        x0_hat = data.denoise(one, torch.tensor([t]))
-        gain = step(one, x0_hat, t, u, zero).item()
-        var = gain**2 * var + step(zero, zero, t, u, one).item() ** 2
-    return var
-
-
 @pytest.mark.parametrize("churn", [0.0, 0.5, 1.0, 2.0])
 def test_all_equations_have_the_marginals_of_the_forward_process(churn):
     """Data N(0, 1/4), down to t = 300: the error falls with the first order."""
@@ -70,7 +60,8 @@ def test_all_equations_have_the_marginals_of_the_forward_process(churn):
     for steps in (50, 100, 200):
         times = np.linspace(40_000, 12_000, steps + 1).round().astype(int).tolist()
         step = partial(sde_step, schedule, churn=churn)
-        errors.append(abs(spread(step, data, times) - (ab / 4 + 1 - ab)))
+        var = followed_variance(step, data.denoise, times)
+        errors.append(abs(var - (ab / 4 + 1 - ab)))
     assert errors[-1] < 0.02
     for coarse, fine in pairwise(errors):
         assert 0.7 < np.log2(coarse / fine) < 1.3
