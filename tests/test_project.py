@@ -18,6 +18,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 # Layers -----------------------------------------------------------------------------
 
 MODELS = {"presets", "schedules", "diffusion", "samplers", "conditioning", "unet"}
+MODELS |= {"compiling"}
 RUNS = MODELS | {"models", "training", "datasets", "latent", "distillation"}
 MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "types": set(),
@@ -29,8 +30,9 @@ MAY_IMPORT = {  # the table of book/contributing.md; `types` is open to all
     "mixtures": {"schedules"},
     "distillation": {"schedules", "diffusion", "samplers"},
     "conditioning": set(),
-    "attention": set(),
-    "unet": {"attention"},
+    "compiling": set(),
+    "attention": {"compiling"},
+    "unet": {"attention", "compiling"},
     "levels": set(),
     "vae": {"levels"},
     "latent": {"vae", "weights", "training", "datasets", "classifier", "metrics"},
