@@ -345,11 +345,14 @@ def export(
     n: Annotated[int, typer.Option(min=64, help="samples to measure on")] = 2000,
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
     scale: Annotated[float, typer.Option(help="guidance of a text model")] = GUIDANCE,
+    features: Annotated[
+        str, typer.Option(help="measure photos on these: imagenet or inception")
+    ] = "",
 ) -> None:
     """Turn a finished run into weights with a measured card, ready to ship."""
     from ddpm_core.export import export
 
-    export(run, out, n=n, steps=steps, scale=scale)
+    export(run, out, n=n, steps=steps, scale=scale, features=features)
     typer.echo(f"{out}: weights.safetensors, card.json, README.md")
 
 

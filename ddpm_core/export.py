@@ -12,8 +12,10 @@ from ddpm_core.evaluation import (
     attribute_report,
     classifier_extractor,
     draw_samples,
+    extractor,
     nearest_images,
     obedience,
+    real_images,
     save_beside_nearest,
     score,
     told_captions,
@@ -29,14 +31,23 @@ AUDITED = 16  # samples shown above their nearest training image
 
 
 def export(
-    folder: Path, out: Path, *, n: int, steps: int, scale: float = 1.0, seed: int = 0
+    folder: Path,
+    out: Path,
+    *,
+    n: int,
+    steps: int,
+    scale: float = 1.0,
+    features: str = "",
+    seed: int = 0,
 ) -> dict:
     """Write the run's averaged weights to `out`, measured as they are stored.
 
     The card holds what was trained and how, and is put into words in README.md beside
     three pictures: samples, the same above their nearest training image, the losses.
-    A text model draws the captions of other cars, with guidance of `scale`. Returns the
-    card. Raises ValueError for a run that has not come to its end.
+    A text model draws the captions of other cars, with guidance of `scale`. Samples of
+    photos are measured on the `features` that `evaluation.extractor` knows, if any are
+    named. Returns the card. Raises ValueError for a run that has not come to its end
+    and as `real_images` does.
     """
     run = Run.open(folder)
     if run.step < run.steps:
@@ -45,11 +56,19 @@ def export(
         )
     if not len(run.split.held_out):
         raise ValueError(f"{folder} holds out no images, which the card needs")
+    if features and run.preset.data == "toy-cars":
+        raise ValueError(
+            f"toy cars are measured on the classifier's features, not on {features}"
+        )
     from ddpm_core import plots  # an extra: better missed now than after sampling
 
     export_command = f"ddpm export {folder} {out} --n {n} --steps {steps}"
     if run.preset.text:
         export_command += f" --scale {scale}"
+    if features:
+        export_command += f" --features {features}"
+        measure = extractor(features)
+        photos = real_images(run.preset.data, run.preset, n, run.preset.seed + 1)
     card = describe(run, out.name, [*run.files.commands(), export_command])
     save_weights(out, run.ema.net.state_dict(), card)
     model = load_model(out, best_device())  # from here on as it is stored
@@ -74,6 +93,8 @@ def export(
     if run.preset.data == "toy-cars":
         preset = run.preset
         card["measured"] |= measure_toy_cars(samples, preset.size, preset.seed)
+    elif features:
+        card["measured"]["scores"] = str(score(measure, samples, *photos))
     if told and run.preset.data == "toy-cars":
         card["measured"]["prompts"] = measure_prompts(model, samples, steps, scale)
     save_weights(out, run.ema.net.state_dict(), card)
@@ -181,7 +202,7 @@ With {measured["steps"]} steps of {measured["sampler"].upper()}, seed \
 - Held-out loss: {measured["held-out loss"]:.4f}.
 """
     if "scores" in measured:
-        text += toy_cars_text(measured)
+        text += scores_text(measured)
     if "prompts" in measured:
         text += prompts_text(measured["prompts"])
     return f"""{text}
@@ -208,9 +229,11 @@ def predicted(config: dict) -> str:
     return text + "."
 
 
-def toy_cars_text(measured: dict) -> str:
-    """Put into words what `measure_toy_cars` found."""
+def scores_text(measured: dict) -> str:
+    """Put into words how close samples come, and what is read off those of toy cars."""
     text = f"- {measured['scores'][0].upper()}{measured['scores'][1:]}.\n"
+    if "attributes" not in measured:
+        return text
     text += "\n| attribute | confidence | shares |\n| --- | --- | --- |\n"
     for name, values in measured["attributes"].items():
         shares = ", ".join(f"{k} {v:.1%}" for k, v in list(values.items())[1:])

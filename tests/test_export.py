@@ -9,6 +9,7 @@ from PIL import Image
 
 from ddpm_core.classifier import training as classifier
 from ddpm_core.clip import training as clip
+from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.export import card_text, export
 from ddpm_core.latent import training as latent
 from ddpm_core.models import load_model
@@ -119,3 +120,22 @@ def test_a_card_says_what_was_taught_and_how(exported):
     assert "distilled from 32 calls to 2." in said and "a student of old" in said
     config["calls"] = 0
     assert "from 32 calls to straight ways for any number." in card_text(card)
+
+
+def test_photos_are_measured_on_the_features_that_are_named(tmp_path):
+    cars = draw_toy_cars(192, size=32)  # in place of photos: no attributes are read
+    packed = tmp_path / "packed"
+    write_packed(packed, cars.images)
+    run = tmp_path / "run"
+    Run(run, TINY.replace(data=str(packed), epochs=1)).train()
+    card = export(run, tmp_path / "out", n=64, steps=2, features="imagenet")
+    assert card["commands"][-1].endswith("--steps 2 --features imagenet")
+    assert "features of EfficientNet-Lite0 (ImageNet)" in card["measured"]["scores"]
+    assert "Frechet distance" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(ValueError, match="65 photos that were not trained on"):
+        export(run, tmp_path / "other", n=65, steps=2, features="imagenet")
+
+
+def test_toy_cars_are_measured_on_their_classifier_alone(exported, tmp_path):
+    with pytest.raises(ValueError, match="classifier's features, not on imagenet"):
+        export(exported.parent / "tiny", tmp_path, n=64, steps=2, features="imagenet")

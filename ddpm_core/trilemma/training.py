@@ -15,7 +15,7 @@ from ddpm_core import gan, training
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import draw_toy_cars
-from ddpm_core.export import SHOWN, measure_toy_cars, toy_cars_text
+from ddpm_core.export import SHOWN, measure_toy_cars, scores_text
 from ddpm_core.gan import GANConfig
 from ddpm_core.levels import Levels
 from ddpm_core.presets import one_of
@@ -177,4 +177,4 @@ fp16;
 
 From the stored weights:
 
-{toy_cars_text(card["measured"])}"""
+{scores_text(card["measured"])}"""
