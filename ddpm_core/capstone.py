@@ -49,21 +49,22 @@ class Judge(NamedTuple):
     real: Images
     more_real: Images
 
-    def score(self, model: DiffusionModel, calls: int, sampler: str = "ddim") -> dict:
-        """Samples of that many network calls, measured; `took`: their seconds."""
+    def score(self, model: DiffusionModel, **walk: object) -> dict:
+        """Samples measured; `walk` as `drawn` takes it, `took`: the seconds of it."""
         start = time.perf_counter()
-        samples = drawn(model, len(self.real), calls, sampler)
-        seconds = time.perf_counter() - start
+        samples = drawn(model, len(self.real), **walk)
+        took = {"took": round(time.perf_counter() - start, 2)}
         scores = evaluation.score(self.measure, samples, self.real, self.more_real)
-        row = {"sampler": sampler, "calls": calls, "took": round(seconds, 2)}
-        return row | asdict(scores)
+        return walk | took | asdict(scores)
 
 
-def drawn(model: DiffusionModel, n: int, calls: int, sampler: str = "ddim") -> Images:
+def drawn(
+    model: DiffusionModel, n: int, *, sampler: str, calls: int, t_end: int = 0
+) -> Images:
     """n samples of that many network calls, from the same noise and captions always."""
     told = evaluation.told_captions(model, n, seed=1, scale=1.0)
     return evaluation.draw_samples(
-        model, n, steps=calls, sampler=sampler, chunk=CHUNK, **told
+        model, n, steps=calls, sampler=sampler, t_end=t_end, chunk=CHUNK, **told
     )
 
 
@@ -88,7 +89,7 @@ def train(run: Run, by: Judge, marks: Sequence[float], calls: int) -> list[dict]
         if left and row["step"] >= left[0] * run.steps:
             left = [mark for mark in left if mark * run.steps > row["step"]]
             place = {key: row[key] for key in ("step", "epoch", "seconds")}
-            known.append(place | by.score(model, calls))
+            known.append(place | by.score(model, sampler="ddim", calls=calls))
             path.write_text("".join(json.dumps(row) + "\n" for row in known))
             print(known[-1], flush=True)
     return known
@@ -145,9 +146,10 @@ def commit() -> str:
         return "unknown"
 
 
-def save_pictures(run: Run, out: Path) -> None:
+def save_pictures(run: Run, out: Path, t_end: int) -> None:
     """Write samples, some above their nearest training image, and the run's strips."""
-    samples = drawn(quick(run.model), SHOWN, PICTURED)
+    walk = {"sampler": "ddim", "calls": PICTURED, "t_end": t_end}
+    samples = drawn(quick(run.model), SHOWN, **walk)
     trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
     save_grid(out / "samples.webp", samples)
     evaluation.save_beside_nearest(out / "nearest.webp", samples[:AUDITED], trained_on)
@@ -174,6 +176,9 @@ def main(
     table: Annotated[
         str, typer.Option(help="network calls of the table at the end")
     ] = "5,10,20,50",
+    t_end: Annotated[
+        int, typer.Option(help="time from which the last call of these is")
+    ] = 0,
     **options,
 ) -> None:
     """Train a preset, or go on with its run; measure it; write results and pictures."""
@@ -190,10 +195,11 @@ def main(
     found["loss by epoch"] = loss_by_epoch(training)
     found["table"] = []
     out.mkdir(parents=True, exist_ok=True)
-    save_pictures(training, out)
+    save_pictures(training, out, t_end)
     for count in map(int, table.split(",")):
         for sampler in SAMPLERS if count <= FEW else ("ddim",):
-            found["table"].append(by.score(quick(training.model), count, sampler))
+            walk = {"sampler": sampler, "calls": count, "t_end": t_end}
+            found["table"].append(by.score(quick(training.model), **walk))
             print(found["table"][-1], flush=True)
             (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
 

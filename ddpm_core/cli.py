@@ -198,6 +198,9 @@ def sample(
     sampler: Annotated[
         str, typer.Option(help="ddim, ancestral or dpm-solver++")
     ] = "ddim",
+    t_end: Annotated[
+        int, typer.Option(help="time from which the last step goes to 0 at once")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="seed of all noise")] = 0,
     prompt: Annotated[
         list[str] | None, typer.Option(help="what to draw; give several to draw each")
@@ -229,7 +232,7 @@ def sample(
     if prompt or model.encoder:
         prompts = list(islice(cycle(prompt or [""]), n))
         told = {"prompts": prompts, "scale": scale, "negative": negative}
-    run = model.sample(x_T, steps, sampler, generator=g, **told)
+    run = model.sample(x_T, steps, sampler, g, t_end=t_end, **told)
     states = [state.x for state in tqdm(run, total=steps + 1, unit="step")]
     if strip:
         save_strip(out, [model.decode(x) for x in states])
@@ -297,6 +300,9 @@ def evaluate(
     sampler: Annotated[
         str, typer.Option(help="ddim, ancestral or dpm-solver++")
     ] = "ddim",
+    t_end: Annotated[
+        int, typer.Option(help="time from which the last step goes to 0 at once")
+    ] = 0,
     features: Annotated[
         str, typer.Option(help="classifier (toy cars), imagenet or inception")
     ] = "classifier",
@@ -327,6 +333,7 @@ def evaluate(
         n,
         steps=steps,
         sampler=sampler,
+        t_end=t_end,
         seed=seed,
         **told,
     )

@@ -200,6 +200,7 @@ def draw_samples(
     *,
     steps: int,
     sampler: str = "ddim",
+    t_end: int = 0,
     seed: int = 0,
     chunk: int = 128,
     prompts: Sequence[str] | None = None,
@@ -218,7 +219,7 @@ def draw_samples(
         told = {}
         if prompts is not None:
             told = {"prompts": prompts[i : i + chunk], "scale": scale}
-        run = model.sample(x_T, steps, sampler, generator=own, **told)
+        run = model.sample(x_T, steps, sampler, own, t_end=t_end, **told)
         images.append(model.decode(last(run)).cpu())
     return torch.cat(images)
 

@@ -110,15 +110,18 @@ class DiffusionModel:
         steps: int,
         sampler: str = "ddim",
         generator: torch.Generator | None = None,
+        *,
+        t_end: int = 0,
         **told: object,
     ) -> Iterator[State]:
         """Sample from x_T in that many network calls; yields as `samplers.sample`.
 
-        `told`: the prompts and their guidance, as `denoiser` takes them. What is
-        yielded are images, or latents for `decode`.
+        The last one is from `t_end`, where that is above 0. `told`: the prompts and
+        their guidance, as `denoiser` takes them. What is yielded are images, or latents
+        for `decode`.
         """
         step = SAMPLERS[one_of("sampler", sampler, SAMPLERS)](self.schedule)
-        times = spaced_times(self.schedule.T, steps)
+        times = spaced_times(self.schedule.T, steps, t_end)
         denoise = self.denoiser(**told)
         return sample(denoise, step, x_T, times, generator=generator)
 

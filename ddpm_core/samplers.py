@@ -90,18 +90,27 @@ def followed_variance(
     return variance
 
 
-def spaced_times(T: int, steps: int) -> list[int]:
+def spaced_times(T: int, steps: int, t_end: int = 0) -> list[int]:
     """Return steps + 1 integers from T down to 0, as evenly spaced as integers allow.
 
-    Both ends are met, as Lin et al. 2024, section 3.3, ask. Raises ValueError unless
-    1 <= steps <= T. Chapter 09.
+    Both ends are met, as Lin et al. 2024, section 3.3, ask. With `t_end` above 0 the
+    spaced times end there, and the last step goes to 0 at once: for a network that is
+    not to be trusted where there is hardly any noise. Raises ValueError unless
+    1 <= steps <= T and, with `t_end`, 2 <= steps <= T - t_end + 1. Chapters 09 and 14.
     """
     if not 1 <= steps <= T:
         raise ValueError(
             f"steps must lie in 1..{T}, got {steps}: the model knows T = {T} times, "
             "and each step must go to a smaller one"
         )
-    return [round(T * (steps - i) / steps) for i in range(steps + 1)]
+    if not t_end:
+        return [round(T * (steps - i) / steps) for i in range(steps + 1)]
+    if not (0 < t_end < T and 2 <= steps <= T - t_end + 1):
+        raise ValueError(
+            f"t_end must lie in 0..{T - 1} and leave {steps} steps, of which the last "
+            f"is from there to 0, got {t_end}"
+        )
+    return [t_end + t for t in spaced_times(T - t_end, steps - 1)] + [0]
 
 
 def posterior_variance(schedule: Schedule, t: int, u: int) -> float:

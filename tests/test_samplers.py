@@ -328,6 +328,30 @@ def test_spaced_times_fall_evenly_from_T_to_0(steps):
     assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
 
 
+@pytest.mark.parametrize(("steps", "t_end"), [(2, 999), (2, 1), (20, 100), (901, 100)])
+def test_spaced_times_can_end_early_and_go_to_0_at_once(steps, t_end):
+    *times, last_time = spaced_times(1000, steps, t_end)
+    assert (times[0], times[-1], last_time) == (1000, t_end, 0) and len(times) == steps
+    gaps = -np.diff(times)
+    assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(("steps", "t_end"), [(1, 5), (10, 2), (3, 10), (3, -1)])
+def test_an_early_end_must_leave_the_steps(steps, t_end):
+    with pytest.raises(ValueError, match=rf"leave {steps} steps.*got {t_end}"):
+        spaced_times(10, steps, t_end)
+
+
+@pytest.mark.parametrize("t_end", [100, 500])
+def test_an_early_end_leaves_out_what_was_still_uncertain(t_end):
+    """Of N(0, 1) DDIM keeps the variance, and x0_hat = a x_t alpha_bar of it."""
+    data, x = mixture(cosine_schedule(1000), (1.0, 0.0, 1.0)), torch.ones(1, 1, **FLOAT)
+    times = spaced_times(1000, 400, t_end)
+    x = last(sample(data.denoise, partial(ddim_step, data.schedule), x, times))
+    left = data.schedule.alpha_bar[t_end].item()
+    assert x.item() ** 2 == pytest.approx(left, rel=0.01) and left < 0.98
+
+
 def test_an_eta_outside_its_range_is_refused():
     schedule, x = cosine_schedule(10), torch.zeros(1, 1, **FLOAT)
     for eta in (-1.0, 1.5):
