@@ -112,7 +112,7 @@ def test_evaluate_reads_what_prompts_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "lorries"], "unknown preset 'lorries'; there is: photos-32"),
+        (["train", "lorries"], "unknown preset 'lorries'; there is: toy-cars-32"),
         (["train", "toy-cars-32", "--schedule", "steep"], "linear, cosine, sigmoid"),
         (["train", "toy-cars-32", "--channels", "8,x"], "whole numbers with commas"),
         (["train", "photos-32", "--data", "nowhere"], "nowhere"),
