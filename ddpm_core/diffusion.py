@@ -23,7 +23,7 @@ def add_noise(schedule: Schedule, x0: Samples, t: Times, eps: Samples) -> Sample
 
 
 class Target(NamedTuple):
-    """What the network regresses; the only place where EPS, X0, V and FLOW differ.
+    """What the network regresses; the only place where the targets below differ.
 
     `from_clean(x0, eps, a, s)` is the regression target, `to_clean(output, x_t, a, s)`
     turns the network's output into x0_hat; a, s as `Schedule.scales` gives them.
