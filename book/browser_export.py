@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ddpm_core.cli import GUIDANCE
-from ddpm_core.clip.tokens import BEGIN, END, PAD, SPECIAL
 from ddpm_core.datasets import ATTRIBUTES
 from ddpm_core.models import DiffusionModel, load_model
+from ddpm_core.tokens import BEGIN, END, PAD, SPECIAL
 from ddpm_core.types import Condition
+from ddpm_core.workshop.cli import GUIDANCE
 
 OPSET = 17  # the oldest version of ONNX that knows all that these networks do
 PAIR = ("a red van by day", "")  # with and without a prompt, in one call

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ddpm_core.classifier import convolutions
-from ddpm_core.clip.tokens import END, PAD, Tokenizer, Tokens
+from ddpm_core.tokens import END, PAD, Tokenizer, Tokens
 from ddpm_core.types import Condition, Images
 from ddpm_core.weights import fit_weights, load_weights
 

@@ -1,5 +1,8 @@
 """Conditions, dropped in training and followed by guidance; clipping. Chapter 10."""
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -81,6 +84,36 @@ class ClassEmbedding(nn.Module):
                 f"them; got {classes.min()}..{classes.max()}"
             )
         return Condition(self.vectors(classes))
+
+
+class LabelEncoder(nn.Module):
+    """Names of classes as conditions, as `CLIP` is for captions: '' is no class.
+
+    A name becomes a row of zeros with a single 1, from which the network's first layer
+    looks up a vector of its own, as `ClassEmbedding` does. Chapter 10.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__()
+        self.names = ("", *names)
+        self.register_buffer("rows", torch.eye(len(self.names)), persistent=False)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """The widths of what `encode` gives: of the vector, and 0, for no words."""
+        return len(self.names), 0
+
+    def encode(self, names: Sequence[str]) -> Condition:
+        """Return the condition of these classes; ValueError for an unknown name."""
+        number = {name: i for i, name in enumerate(self.names)}
+        for name in names:
+            if name not in number:
+                near = get_close_matches(name, self.names[1:], n=3, cutoff=0.0)
+                raise ValueError(
+                    f"unknown class {name!r}, of {len(self.names) - 1}; the nearest: "
+                    + ", ".join(near)
+                )
+        return Condition(self.rows[[number[name] for name in names]])
 
 
 def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:

@@ -1,65 +1,69 @@
 """Trained diffusion models, and what they make. Chapters 07 and 08."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from math import isfinite
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 from torch import nn
 
 from ddpm_core import compiling
 from ddpm_core.clip import CLIP, load_clip
-from ddpm_core.clip.published import PREFIX, PublishedCLIP, load_published_clip
-from ddpm_core.conditioning import clipped, guided_together, join
-from ddpm_core.diffusion import make_denoiser
+from ddpm_core.conditioning import LabelEncoder, clipped, guided_together, join
+from ddpm_core.config import ModelConfig
+from ddpm_core.diffusion import Target, make_denoiser
 from ddpm_core.latent import LatentScaler, load_latent
-from ddpm_core.presets import Preset, one_of
-from ddpm_core.samplers import (
-    DPMSolverPP2M,
-    State,
-    Step,
-    ancestral_step,
-    ddim_step,
-    sample,
-    spaced_times,
-)
+from ddpm_core.published_clip import PREFIX, PublishedCLIP, load_published_clip
+from ddpm_core.samplers import State, sample_by_name
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Condition, Denoise, Images, Samples, Times
-from ddpm_core.unet import UNet
 from ddpm_core.weights import fit_weights, load_weights
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The number formats of training, by the names that accelerate gives them."""
 
-TextEncoder = CLIP | PublishedCLIP
+Encoder = CLIP | PublishedCLIP | LabelEncoder
 """What turns prompts into conditions: `encode`, and the `widths` of what it gives."""
 
-SAMPLERS: dict[str, Callable[[Schedule], Step]] = {
-    "ddim": lambda schedule: partial(ddim_step, schedule),
-    "ancestral": lambda schedule: partial(ancestral_step, schedule),
-    "dpm-solver++": DPMSolverPP2M,
-}
-"""The samplers that the command line knows: each makes the step for one run."""
+
+class Prompted(TypedDict, total=False):
+    """What a conditional model is given: a prompt for each sample, and its guidance.
+
+    `prompts`: texts, or names of classes, '' for none; `scale`: of the guidance, where
+    1 is the prompt alone; `negative`: what it leads away from. Chapter 10.
+    """
+
+    prompts: Sequence[str]
+    scale: float
+    negative: str
 
 
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
     """A trained network with the schedule and the target it was trained for.
 
-    `encoder` turns prompts into what the network is told; None for a model that was
-    trained without captions. `latent` leads to the space in which it diffuses; None for
-    one that does so in pixels.
+    `encoder` turns prompts into the network's condition; None for a model that was
+    trained without. `latent` leads to the space in which it diffuses; None for one that
+    does so in pixels.
     """
 
     net: nn.Module
-    preset: Preset
-    encoder: TextEncoder | None = None
+    config: ModelConfig
+    encoder: Encoder | None = None
     latent: LatentScaler | None = None
 
-    def __post_init__(self):
-        schedule = self.preset.make_schedule().to(self.device)  # so no call waits
-        object.__setattr__(self, "schedule", schedule)
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The noise schedule, on the network's device, so that no call waits."""
+        return self.config.make_schedule().to(self.device)
+
+    @cached_property
+    def target(self) -> Target:
+        """What the network predicts."""
+        return self.config.make_target()
 
     @property
     def device(self) -> torch.device:
@@ -75,12 +79,13 @@ class DiffusionModel:
     ) -> Denoise:
         """Return (x_t, t) -> x0_hat, of images clipped to their range.
 
-        A text model needs a prompt for each sample, '' for none; its guidance goes away
-        from the `negative` prompt with that `scale`, where 1 is the prompt alone.
-        Raises ValueError for a prompt too few or too many, and as `Tokenizer` does.
-        Chapter 10.
+        A conditional model needs a prompt for each sample, '' for none; its guidance
+        goes away from the `negative` prompt with that `scale`, where 1 is the prompt
+        alone. Raises ValueError for a prompt too few or too many, for a scale that is
+        not a finite number, and as the encoder does. Chapter 10.
         """
-        told = partial(make_denoiser, self.net, self.schedule, self.preset.make_target)
+        if not isfinite(scale):
+            raise ValueError(f"scale must be a finite number, got {scale}")
         if (prompts is None) != (self.encoder is None):
             raise ValueError(
                 "this model was trained without captions: it takes no prompts"
@@ -88,20 +93,25 @@ class DiffusionModel:
                 else "this model draws from prompts: give one a sample, '' for none"
             )
         bounded = (lambda denoise: denoise) if self.latent else clipped
+        given = partial(make_denoiser, self.net, self.schedule, self.target)
         if self.encoder is None:
-            return bounded(told())
+            return bounded(given())
         without = [negative] * len(prompts)
         if scale in (0, 1):
-            return bounded(told(self.encoder.encode(prompts if scale else without)))
+            return bounded(given(self.encoder.encode(prompts if scale else without)))
         cond, uncond = self.encoder.encode(prompts), self.encoder.encode(without)
-        return bounded(guided_together(told(join(cond, uncond)), scale))
+        return bounded(guided_together(given(join(cond, uncond)), scale))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one sample, (c, h, w): an image, or its latent."""
+        side = self.config.size
+        pixels = (self.config.network.image_channels, side, side)
+        return self.latent.shape if self.latent else pixels
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Images:
         """Draw n starting points x_T ~ N(0, I), on the network's device."""
-        side = self.preset.size
-        pixels = (self.preset.unet.image_channels, side, side)
-        shape = self.latent.shape if self.latent else pixels
-        x = torch.randn(n, *shape, generator=generator)  # the same on every device
+        x = torch.randn(n, *self.shape, generator=generator)  # on every device the same
         return x.to(self.device, memory_format=torch.channels_last)
 
     def sample(
@@ -112,18 +122,26 @@ class DiffusionModel:
         generator: torch.Generator | None = None,
         *,
         t_end: int = 0,
-        **told: object,
+        spacing: str = "time",
+        **prompted: Unpack[Prompted],
     ) -> Iterator[State]:
         """Sample from x_T in that many network calls; yields as `samplers.sample`.
 
-        The last one is from `t_end`, where that is above 0. `told`: the prompts and
-        their guidance, as `denoiser` takes them. What is yielded are images, or latents
-        for `decode`.
+        `sampler`, `spacing` and `t_end` are those of `samplers.sample_by_name`,
+        `prompted` what `denoiser` takes. What is yielded are images, or latents for
+        `decode`.
         """
-        step = SAMPLERS[one_of("sampler", sampler, SAMPLERS)](self.schedule)
-        times = spaced_times(self.schedule.T, steps, t_end)
-        denoise = self.denoiser(**told)
-        return sample(denoise, step, x_T, times, generator=generator)
+        denoise = self.denoiser(**prompted)
+        return sample_by_name(
+            sampler,
+            self.schedule,
+            denoise,
+            x_T,
+            steps,
+            spacing=spacing,
+            t_end=t_end,
+            generator=generator,
+        )
 
     def decode(self, x: Samples) -> Images:
         """Return the images that states stand for: themselves, but for latents."""
@@ -182,54 +200,58 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Diffusio
     Raises as `load_weights` does, and ValueError for weights that do not fit the card.
     """
     state, card = load_weights(name)
-    preset = Preset.from_dict(card["config"])
-    net = UNet(preset.unet)
+    config = ModelConfig.from_dict(card["config"])
+    net = config.make_network()
     fit_weights(net, state, name)
     net = net.eval().requires_grad_(False)
     net = net.to(device, memory_format=torch.channels_last)
-    parts = load_text_encoder(preset, device), load_autoencoder(preset, device)
-    return DiffusionModel(net, preset, *parts)
+    parts = load_encoder(config, device), load_autoencoder(config, device)
+    return DiffusionModel(net, config, *parts)
 
 
-def load_text_encoder(preset: Preset, device: str | torch.device) -> TextEncoder | None:
-    """Load what turns prompts into conditions for this preset; None if it has none.
+def load_encoder(config: ModelConfig, device: str | torch.device) -> Encoder | None:
+    """Load what turns prompts into conditions for this model; None if it has none.
 
     Raises as `load_clip` and `load_published_clip` do, and ValueError for an encoder
-    that does not fit the preset's network.
+    that does not fit the network.
     """
-    if not preset.text:
+    if config.classes:
+        return LabelEncoder(config.classes).to(device)
+    if not config.text:
         return None
-    published = preset.text.startswith(PREFIX)
-    encoder = (load_published_clip if published else load_clip)(preset.text, device)
-    wanted = (preset.unet.pooled, preset.unet.context)
+    published = config.text.startswith(PREFIX)
+    encoder = (load_published_clip if published else load_clip)(config.text, device)
+    wanted = (config.network.pooled, config.network.context)
     if encoder.widths != wanted:
         raise ValueError(
-            f"the text encoder {preset.text} gives conditions of widths "
+            f"the text encoder {config.text} gives conditions of widths "
             f"{encoder.widths}, the network takes {wanted}: set pooled and context"
         )
     return encoder
 
 
-def load_autoencoder(preset: Preset, device: str | torch.device) -> LatentScaler | None:
-    """Load the way into the preset's latents and back; None if it works in pixels.
+def load_autoencoder(
+    config: ModelConfig, device: str | torch.device
+) -> LatentScaler | None:
+    """Load the way into the model's latents and back; None if it works in pixels.
 
     Raises as `load_latent` does, and ValueError for an autoencoder that does not fit
-    the preset's images or network.
+    the images or the network.
     """
-    if not preset.latent:
+    if not config.latent:
         return None
-    latent, unet = load_latent(preset.latent, device), preset.unet
+    latent, network = load_latent(config.latent, device), config.network
     channels, side, _ = latent.shape
     size = latent.autoencoder.config.size
-    if size != preset.size or channels != unet.image_channels:
+    if size != config.size or channels != network.image_channels:
         raise ValueError(
-            f"the autoencoder {preset.latent} is for images of {size} pixels and gives "
-            f"{channels} channels, the preset has size = {preset.size} and "
-            f"image_channels = {unet.image_channels}"
+            f"the autoencoder {config.latent} is for images of {size} pixels and gives "
+            f"{channels} channels, the model has size = {config.size} and "
+            f"image_channels = {network.image_channels}"
         )
-    if side % unet.side_multiple:
+    if side % network.side_multiple:
         raise ValueError(
             f"latents of {side}x{side} do not fit this network, which takes multiples "
-            f"of {unet.side_multiple}: fewer levels, or a smaller patch"
+            f"of {network.side_multiple}: choose fewer levels, or a smaller patch"
         )
     return latent

@@ -5,7 +5,9 @@ A step is `step(x_t, x0_hat, t, u, noise) -> x_u`; bind its schedule with
 x0_hat`.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from math import expm1, log, sqrt
 from typing import NamedTuple
@@ -13,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm_core.options import one_of
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, Samples
 
@@ -111,6 +114,42 @@ def spaced_times(T: int, steps: int, t_end: int = 0) -> list[int]:
             f"is from there to 0, got {t_end}"
         )
     return [t_end + t for t in spaced_times(T - t_end, steps - 1)] + [0]
+
+
+def log_snr_times(schedule: Schedule, steps: int, t_end: int = 0) -> list[int]:
+    """Return steps + 1 timesteps from T to 0 whose log-SNR falls in even steps.
+
+    Lu et al. 2022 (DPM-Solver), section 3.3: small steps near the data, where the
+    signal-to-noise ratio changes fastest in t. The last step is from t = 1, or from
+    `t_end`, to 0. Where s / a exceeds `LARGEST_SIGMA` at T, the even spacing begins
+    below it, after one step. Neighbours stay at least 1 apart. Raises ValueError as
+    `spaced_times` does. Chapter 09.
+    """
+    T, last = schedule.T, t_end or 1
+    spaced_times(T, steps, t_end)  # for its errors
+    if steps == 1:
+        return [T, 0]
+    half = [_half_log_snr(ab) for ab in schedule.alpha_bar_list[1:]]  # of t = 1..T
+    start = T
+    if _begins_in_noise(schedule):
+        start = max(t for t in range(1, T) if half[t - 1] >= -log(LARGEST_SIGMA))
+        start = max(start, last + steps - 2)
+    inner = steps - 1 - (start < T)  # intervals between start and last
+    rise = (half[last - 1] - half[start - 1]) / max(1, inner)
+    curve = [-value for value in half[:start]]  # rises with t
+    times = [T] if start < T else []
+    for i in range(inner + 1):
+        t = 1 + bisect_left(curve, -(half[start - 1] + i * rise) - 1e-9)
+        least, most = last + inner - i, (times[-1] - 1 if times else start)
+        times.append(max(least, min(most, t)))
+    return [*times, 0]
+
+
+SPACINGS: dict[str, Callable[[Schedule, int, int], list[int]]] = {
+    "time": lambda schedule, steps, t_end: spaced_times(schedule.T, steps, t_end),
+    "log-snr": log_snr_times,
+}
+"""The ways to choose the timesteps of a run, by name."""
 
 
 def posterior_variance(schedule: Schedule, t: int, u: int) -> float:
@@ -215,6 +254,100 @@ class DPMSolverPP2M:
         return sqrt((1 - ab_u) / (1 - ab_t)) * x - sqrt(ab_u) * expm1(-h) * estimate
 
 
+LARGEST_SIGMA = 80.0
+"""The noise level s / a from which images are sampled in Karras et al. 2022, table 1."""
+
+
+class Heun:
+    """Heun's method on dx/dsigma, second order from two calls a step, for one run.
+
+    With sigma = s / a, x / a moves by the mean of its slopes (x - x0_hat) / s at both
+    ends: Karras et al. 2022, algorithm 1, without its churn. Euler's steps, which are
+    DDIM's, are the last one, to 0, and the first where sigma exceeds `LARGEST_SIGMA`
+    there. Each of the `intervals` takes one of the network calls; what is left is spent
+    on second slopes, from the end backwards. Chapter 09.
+    """
+
+    def __init__(self, schedule: Schedule, denoise: Denoise, calls: int):
+        self.schedule, self.denoise = schedule, denoise
+        intervals = self.intervals(schedule, calls)
+        self.euler = 2 * intervals - 1 - calls  # steps with one slope, at the start
+        self.taken = 0
+
+    @staticmethod
+    def intervals(schedule: Schedule, calls: int) -> int:
+        """Return how many steps the network calls are enough for."""
+        return min(calls, (calls + _begins_in_noise(schedule)) // 2 + 1)
+
+    def __call__(
+        self, x: Samples, x0_hat: Samples, t: int, u: int, noise: Samples
+    ) -> Samples:
+        """Step x_t -> x_u; `noise` is not used."""
+        self.taken += 1
+        euler = ddim_step(self.schedule, x, x0_hat, t, u, noise)
+        if u == 0 or self.taken <= self.euler:
+            return euler
+        ab_t, ab_u = _alpha_bars(self.schedule, t, u)
+        sigma_t, sigma_u = sqrt(1 / ab_t - 1), sqrt(1 / ab_u - 1)
+        first = (x / sqrt(ab_t) - x0_hat) / sigma_t
+        there = self.denoise(euler, torch.full((len(x),), u, device=x.device))
+        second = (euler / sqrt(ab_u) - there) / sigma_u
+        return sqrt(ab_u) * (
+            x / sqrt(ab_t) + (sigma_u - sigma_t) * (first + second) / 2
+        )
+
+
+class Sampler(NamedTuple):
+    """How to sample under one name: `make(schedule, denoise, calls)` is a run's step.
+
+    `intervals(schedule, calls)`: the steps which that many network calls are enough
+    for.
+    """
+
+    make: Callable[[Schedule, Denoise, int], Step]
+    intervals: Callable[[Schedule, int], int] = lambda schedule, calls: calls
+
+
+SAMPLERS = {
+    "ddim": Sampler(lambda schedule, denoise, calls: partial(ddim_step, schedule)),
+    "ancestral": Sampler(
+        lambda schedule, denoise, calls: partial(ancestral_step, schedule)
+    ),
+    "dpm-solver++": Sampler(lambda schedule, denoise, calls: DPMSolverPP2M(schedule)),
+    "heun": Sampler(Heun, Heun.intervals),
+}
+"""The samplers by name: one row here makes one known everywhere. Chapter 09."""
+
+
+def sample_by_name(
+    name: str,
+    schedule: Schedule,
+    denoise: Denoise,
+    x_T: Samples,
+    calls: int,
+    *,
+    spacing: str = "time",
+    t_end: int = 0,
+    generator: torch.Generator | None = None,
+) -> Iterator[State]:
+    """Sample from x_T in that many network calls; yields as `sample` does.
+
+    `name` is one of `SAMPLERS`, `spacing` one of `SPACINGS`; where `t_end` is above 0,
+    the last step is from there. Raises ValueError for other names and for calls that
+    the schedule does not have. Chapter 09.
+    """
+    sampler = SAMPLERS[one_of("sampler", name, SAMPLERS)]
+    space = SPACINGS[one_of("spacing", spacing, SPACINGS)]
+    if not 1 <= calls <= schedule.T:
+        raise ValueError(
+            f"steps must lie in 1..{schedule.T}, got {calls}: the model knows "
+            f"T = {schedule.T} timesteps, and each call must be at a smaller one"
+        )
+    times = space(schedule, sampler.intervals(schedule, calls), t_end)
+    step = sampler.make(schedule, denoise, calls)
+    return sample(denoise, step, x_T, times, generator=generator)
+
+
 def _alpha_bars(schedule: Schedule, t: int, u: int) -> tuple[float, float]:
     """alpha_bar at t and u as plain numbers, read from the schedule once."""
     table = schedule.alpha_bar_list
@@ -224,6 +357,11 @@ def _alpha_bars(schedule: Schedule, t: int, u: int) -> tuple[float, float]:
             f"got t = {t}, u = {u}"
         )
     return table[t], table[u]
+
+
+def _begins_in_noise(schedule: Schedule) -> bool:
+    """Whether so little signal is left at T that one step may leave it behind."""
+    return _half_log_snr(schedule.alpha_bar_list[-1]) < -log(LARGEST_SIGMA)
 
 
 def _half_log_snr(ab: float) -> float:

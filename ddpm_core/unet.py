@@ -1,8 +1,9 @@
 """The denoising U-Net: from x_t and t it predicts the loss's target. Chapter 06."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import log
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +12,11 @@ from torch import Tensor, nn
 
 from ddpm_core.attention import Attention, CrossAttention, NoCrossAttention, zeroed
 from ddpm_core.compiling import GroupNorm
+from ddpm_core.options import check, option
 from ddpm_core.types import Condition, FeatureMap, Images, Times
 
 Embedding = Float[Tensor, "b e"]
 """What a residual block is told of the time."""
-
-
-def _said(text: str, default):
-    """A field with its help, which the command line shows too."""
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -30,35 +27,46 @@ class UNetConfig:
     together. Chapter 06.
     """
 
-    channels: tuple[int, ...] = _said("width of each level", (64, 128, 256, 512))
-    attention: tuple[bool, ...] = _said(
+    kind: ClassVar[str] = "unet"
+
+    channels: tuple[int, ...] = option(
+        "width of each level", (64, 128, 256, 512), at_least=4, at_most=65536
+    )
+    attention: tuple[bool, ...] = option(
         "self-attention at each level", (False, False, True, True)
     )
-    blocks: int = _said("residual blocks a level on the way down; one more up", 2)
-    heads: int = _said("heads of the attention", 1)
-    groups: int = _said("groups of the normalisation", 32)
-    dropout: float = _said("share of activations dropped in training", 0.1)
-    patch: int = _said("side of the square of pixels that becomes one position", 1)
-    image_channels: int = _said("channels of the images", 3)
-    pooled: int = _said("width of the condition's one vector; 0: no condition", 0)
-    context: int = _said("width of its words, for cross-attention; 0: none", 0)
+    blocks: int = option(
+        "residual blocks a level on the way down; one more up", 2, at_least=1,
+        at_most=64,
+    )  # fmt: skip
+    heads: int = option("heads of the attention", 1, at_least=1, at_most=256)
+    groups: int = option("groups of the normalisation", 32, at_least=1, at_most=65536)
+    dropout: float = option(
+        "fraction of activations dropped in training", 0.1, at_least=0, below=1
+    )
+    patch: int = option(
+        "side of the square of pixels that becomes one position", 1, at_least=1,
+        at_most=64,
+    )  # fmt: skip
+    image_channels: int = option("channels of the images", 3, at_least=1, at_most=1024)
+    pooled: int = option(
+        "width of the condition's one vector; 0: no condition", 0, at_least=0,
+        at_most=65536,
+    )  # fmt: skip
+    context: int = option(
+        "width of its words, for cross-attention; 0: none", 0, at_least=0, at_most=65536
+    )
 
     def __post_init__(self):
-        for name in ("blocks", "heads", "groups", "patch", "image_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
-        if self.pooled < 0 or self.context < 0 or (self.context and not self.pooled):
+        check(self)
+        if self.context and not self.pooled:
             raise ValueError(
-                "pooled and context must not be negative, and words come with a "
-                f"pooled vector: got {self.pooled} and {self.context}"
+                "words come with a pooled vector: got context = "
+                f"{self.context} and pooled = {self.pooled}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
-        if not self.channels or min(self.channels) < 4 or self.channels[0] % 2:
+        if not self.channels or self.channels[0] % 2:
             raise ValueError(
-                "channels must be one width a level, each at least 4, the first even, "
+                "channels must be one width a level, the first even, "
                 f"got {self.channels}"
             )
         if len(self.attention) != len(self.channels):
@@ -77,6 +85,10 @@ class UNetConfig:
     def side_multiple(self) -> int:
         """The side of an image must be a multiple of this many pixels."""
         return self.patch * 2 ** (len(self.channels) - 1)
+
+    def build(self) -> "UNet":
+        """Build the network with fresh weights."""
+        return UNet(self)
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -271,7 +283,7 @@ class UNet(nn.Module):
         self.head = zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
 
     def forward(self, x: Images, t: Times, cond: Condition | None = None) -> Images:
-        self._check(x, cond)
+        check_inputs(self.config, x, cond)
         embedding = self.embed_time(t)
         if cond is not None:
             embedding = embedding + self.embed_condition(cond.pooled)
@@ -287,26 +299,28 @@ class UNet(nn.Module):
         x = self.head(F.silu(self.norm(x)))
         return F.pixel_shuffle(x, self.config.patch)
 
-    def _check(self, x: Tensor, cond: Condition | None) -> None:
-        config, multiple = self.config, self.config.side_multiple
-        channels = config.image_channels
-        if x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
-            raise ValueError(
-                f"this network takes (b, {channels}, h, w) with h and w multiples of "
-                f"{multiple}, got {tuple(x.shape)}"
-            )
-        wanted = (config.pooled, config.context)
-        parts = (None, None) if cond is None else (cond.pooled, cond.states)
-        got = tuple(0 if part is None else part.shape[-1] for part in parts)
-        if cond is not None and len(cond.pooled) != len(x):
-            raise ValueError(
-                f"{len(x)} samples need as many conditions, got {len(cond.pooled)}"
-            )
-        if got != wanted:
-            raise ValueError(f"this network takes {_told(*wanted)}, got {_told(*got)}")
+
+def check_inputs(config, x: Tensor, cond: Condition | None) -> None:
+    """Raise ValueError for images or conditions that do not fit a network's config."""
+    multiple, channels = config.side_multiple, config.image_channels
+    fits = x.ndim == 4 and x.shape[1] == channels
+    if not fits or x.shape[2] % multiple or x.shape[3] % multiple:
+        raise ValueError(
+            f"this network takes (b, {channels}, h, w) with h and w multiples of "
+            f"{multiple}, got {tuple(x.shape)}"
+        )
+    wanted = (config.pooled, config.context)
+    parts = (None, None) if cond is None else (cond.pooled, cond.states)
+    got = tuple(0 if part is None else part.shape[-1] for part in parts)
+    if cond is not None and len(cond.pooled) != len(x):
+        raise ValueError(
+            f"{len(x)} samples need as many conditions, got {len(cond.pooled)}"
+        )
+    if got != wanted:
+        raise ValueError(f"this network takes {_widths(*wanted)}, got {_widths(*got)}")
 
 
-def _told(pooled: int, context: int) -> str:
+def _widths(pooled: int, context: int) -> str:
     """Say in words how wide a condition is."""
     if not pooled:
         return "no condition"

@@ -38,8 +38,8 @@ def committed() -> list[Path]:
 def tiny_clip(tmp_path_factory) -> str:
     """Weights of an untrained text encoder that knows the toy cars' words."""
     from ddpm_core.clip import CLIP, CLIPConfig
-    from ddpm_core.clip.tokens import Tokenizer
     from ddpm_core.datasets.toy_cars import draw_toy_cars
+    from ddpm_core.tokens import Tokenizer
     from ddpm_core.weights import save_weights
 
     words = Tokenizer.of(draw_toy_cars(500, size=16).captions, 16).words

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 import torch
+from browser_export import export_for_browser
 
-from ddpm_core.browser import export_for_browser
 from ddpm_core.models import load_model
 
 NAME = "toy-cars-text-32"
@@ -76,7 +76,7 @@ def test_the_book_makes_them_anew_only_when_something_changed(tmp_path, monkeypa
     made = []
     monkeypatch.setattr(extension, "VENDOR", tmp_path)
     monkeypatch.setattr(
-        "ddpm_core.browser.export_for_browser",
+        "browser_export.export_for_browser",
         lambda name, folder: (folder.mkdir(exist_ok=True), made.append(name)),
     )
     config = SimpleNamespace(html_static_path=[])

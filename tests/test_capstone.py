@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from ddpm_core import capstone
-from ddpm_core.presets import PRESETS
-from ddpm_core.runs import read_log
+from ddpm_core.workshop import capstone
+from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.presets import PRESETS
 
 SMALL = {
     "features": "classifier", "n": 32, "marks": "0.5,1", "mark_calls": 2, "table": "3",
@@ -28,7 +28,7 @@ def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
         ("dpm-solver++", 3),
     ]
     assert found["images seen"] == 192 and found["images"] == 96
-    assert found["command"].startswith("python -m ddpm_core.capstone")
+    assert found["command"].startswith("python -m ddpm_core.workshop.capstone")
     times, losses = found["loss by time"].values()
     assert len(times) == len(losses) == capstone.BINS
     assert times == sorted(times) and times[0] >= 1 and times[-1] <= 1000

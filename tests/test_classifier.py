@@ -13,16 +13,6 @@ from ddpm_core.classifier import (
     load_classifier,
 )
 from ddpm_core.classifier import training as module
-from ddpm_core.classifier.training import (
-    FACING,
-    NO_CAR,
-    attribute_loss,
-    disturbed,
-    mirrored,
-    noise_images,
-    train_classifier,
-    training_batches,
-)
 from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
 from ddpm_core.metrics import (
@@ -32,6 +22,16 @@ from ddpm_core.metrics import (
     precision_recall,
 )
 from ddpm_core.weights import find_weights
+from ddpm_core.workshop.side.classifier import (
+    FACING,
+    NO_CAR,
+    attribute_loss,
+    disturbed,
+    mirrored,
+    noise_images,
+    train_classifier,
+    training_batches,
+)
 
 NAME = "toy-cars-classifier-32"
 HELD_OUT_SEED = 20_261  # neither the seed of the training nor that of the card

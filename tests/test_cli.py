@@ -16,7 +16,7 @@ from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars
 
 def ddpm(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "ddpm_core.cli", *map(str, arguments)],
+        [sys.executable, "-m", "ddpm_core.workshop.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=240,

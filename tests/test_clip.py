@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from ddpm_core.clip import CLIP, CLIPConfig, contrastive_loss, load_clip
-from ddpm_core.clip.tokens import BEGIN, END, PAD, Tokenizer
-from ddpm_core.clip.training import found, measure
 from ddpm_core.datasets.toy_cars import draw_toy_cars
+from ddpm_core.tokens import BEGIN, END, PAD, Tokenizer
+from ddpm_core.workshop.side.clip import found, measure
 
 WORDS = Tokenizer.of(["a red car", "a blue van at night"], 8)
 

@@ -3,10 +3,17 @@
 import pytest
 import torch
 
-from ddpm_core.presets import Preset, preset
-from ddpm_core.runs import Estimate, Run, estimate, read_log
-from ddpm_core.runs.estimate import forward_flop, matrix_rate, spell
 from ddpm_core.unet import UNetConfig
+from ddpm_core.workshop.estimate import (
+    Estimate,
+    estimate,
+    forward_flop,
+    matrix_rate,
+    spell,
+)
+from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.presets import Preset, preset
+from ddpm_core.workshop.run import Run
 
 SMALL = preset("toy-cars-32").replace(drawn=64, held_out=4, batch=4, strips=())
 

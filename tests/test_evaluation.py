@@ -8,7 +8,9 @@ import torch.nn.functional as F
 
 from ddpm_core.classifier import AttributeClassifier
 from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars, to_float, write_packed
-from ddpm_core.evaluation import (
+from ddpm_core.metrics import frechet_distance
+from ddpm_core.workshop.batches import load_split
+from ddpm_core.workshop.evaluation import (
     Extractor,
     attribute_report,
     extractor,
@@ -16,9 +18,7 @@ from ddpm_core.evaluation import (
     real_images,
     score,
 )
-from ddpm_core.metrics import frechet_distance
-from ddpm_core.presets import preset
-from ddpm_core.runs import load_split
+from ddpm_core.workshop.presets import preset
 
 PIXELS = Extractor("pixels", lambda images: images[:, :, ::8, ::8].flatten(1))
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ddpm_core.cli import app
-from ddpm_core.exercises import Answer, all_exercises, answer, exercises_of
+from ddpm_core.workshop.cli import app
+from ddpm_core.workshop.exercises import Answer, all_exercises, answer, exercises_of
 
 CHAPTERS = Path(__file__).parents[1] / "chapters"
 

@@ -10,14 +10,15 @@ from PIL import Image
 from ddpm_core.classifier import training as classifier
 from ddpm_core.clip import training as clip
 from ddpm_core.datasets import draw_toy_cars, write_packed
-from ddpm_core.export import card_text, export
 from ddpm_core.latent import training as latent
 from ddpm_core.models import load_model
-from ddpm_core.presets import Preset
-from ddpm_core.runs import Run, read_log
-from ddpm_core.trilemma import training as trilemma
 from ddpm_core.unet import UNetConfig
 from ddpm_core.weights import WEIGHTS
+from ddpm_core.workshop.contenders import training as trilemma
+from ddpm_core.workshop.export import card_text, export
+from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.run import Run
 
 TINY = Preset(
     data="toy-cars",

@@ -11,8 +11,8 @@ from photo_samples import (
     zip_folder,
 )
 
-from ddpm_core.datasets.find import find_photos
 from ddpm_core.datasets.packed import UNLABELLED
+from ddpm_core.datasets.photos.find import find_photos
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "stanford_cars_64.zip"
 

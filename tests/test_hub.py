@@ -3,9 +3,9 @@ import sys
 import pytest
 from photo_samples import save_photos
 
-from ddpm_core.datasets.find import find_photos
 from ddpm_core.datasets.packed import UNLABELLED, PackedImages
-from ddpm_core.datasets.photos import prepare
+from ddpm_core.datasets.photos.find import find_photos
+from ddpm_core.datasets.photos.prepare import prepare
 
 CLASSES = ["Acura", "BMW", "Audi"]
 

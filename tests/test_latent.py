@@ -15,9 +15,9 @@ from ddpm_core.latent import (
     lpips_distance,
     perceptual_distance,
 )
-from ddpm_core.latent.training import CONFIG, load_images, main, measure
 from ddpm_core.vae import VAE, Encoding, VAEConfig, kl_to_standard_normal, sample
 from ddpm_core.weights import save_weights
+from ddpm_core.workshop.side.autoencoder import CONFIG, load_images, main, measure
 
 TINY = VAEConfig(
     size=16, channels=(8, 16), latent=2, spatial=True, patch=2, groups=4

@@ -15,10 +15,10 @@ from ddpm_core.models import (
     quick,
     step_generator,
 )
-from ddpm_core.presets import Preset
 from ddpm_core.samplers import last
 from ddpm_core.unet import UNet, UNetConfig
 from ddpm_core.weights import load_weights, save_weights
+from ddpm_core.workshop.presets import Preset
 
 TINY = Preset(
     data="toy-cars",

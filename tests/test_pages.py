@@ -10,10 +10,10 @@ from accessibility import findings
 from reader import HTML, ROOT, SIZES, THEMES, documents
 
 from ddpm_core import editing, samplers, schedules
-from ddpm_core.clip.tokens import Tokenizer
 from ddpm_core.datasets import draw_toy_cars, to_float
-from ddpm_core.exercises import all_exercises
 from ddpm_core.models import load_model
+from ddpm_core.tokens import Tokenizer
+from ddpm_core.workshop.exercises import all_exercises
 
 # Widgets ----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ddpm_core.diffusion import EPS
-from ddpm_core.presets import PRESETS, SMALL_UNET, Preset, preset
+from ddpm_core.workshop.presets import PRESETS, SMALL_UNET, Preset, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

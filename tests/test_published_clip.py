@@ -6,11 +6,11 @@ import open_clip
 import pytest
 import torch
 
-from ddpm_core.clip.published import PublishedCLIP, load_published_clip
 from ddpm_core.models import DiffusionModel, load_text_encoder
-from ddpm_core.presets import Preset
-from ddpm_core.runs import Run
+from ddpm_core.published_clip import PublishedCLIP, load_published_clip
 from ddpm_core.unet import UNetConfig
+from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.run import Run
 
 NAME = "open_clip:ViT-B-32/openai"
 CAPTIONS = ["a red car", "", "Acura TL Sedan 2012, zzyzx"]

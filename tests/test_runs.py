@@ -17,23 +17,18 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_core import cli
 from ddpm_core.datasets import draw_toy_cars, to_float, write_packed
 from ddpm_core.diffusion import diffusion_loss
 from ddpm_core.distillation import progressive
-from ddpm_core.presets import Preset
-from ddpm_core.runs import (
-    Batches,
-    Run,
-    Split,
-    Stopped,
-    in_parts_that_fit,
-    load_split,
-    read_log,
-)
 from ddpm_core.samplers import last
 from ddpm_core.unet import UNet, UNetConfig
 from ddpm_core.weights import save_weights
+from ddpm_core.workshop import cli
+from ddpm_core.workshop.batches import Batches, Split, load_split
+from ddpm_core.workshop.fitting import in_parts_that_fit
+from ddpm_core.workshop.folder import Stopped, read_log
+from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.run import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,7 +75,7 @@ def command(preset: Preset, out: Path, *more: str) -> list[str]:
             flags += [flag, str(value)]
     return [
         "-m",
-        "ddpm_core.cli",
+        "ddpm_core.workshop.cli",
         "train",
         "toy-cars-32",
         "--out",

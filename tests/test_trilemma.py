@@ -5,16 +5,16 @@ import json
 import pytest
 import torch
 
-from ddpm_core import trilemma
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, attributes_showing, caption
-from ddpm_core.trilemma import (
+from ddpm_core.weights import load_weights
+from ddpm_core.workshop import contenders as trilemma
+from ddpm_core.workshop.contenders import (
     Contender,
     guidance,
     load_contender,
     measuring,
     training,
 )
-from ddpm_core.weights import load_weights
 
 PARAMETERS = {"vae": 1_254_444, "gan": 1_333_937}
 
@@ -31,7 +31,9 @@ def test_training_writes_weights_and_a_card(trained):
     kind = trained.name.removeprefix("tiny-")
     assert card["kind"] == kind and card["parameters"] == PARAMETERS[kind]
     assert card["images"] == 64 and card["images seen"] == 128
-    assert card["command"].startswith(f"python -m ddpm_core.trilemma train {kind} ")
+    assert card["command"].startswith(
+        f"python -m ddpm_core.workshop.contenders train {kind} "
+    )
     assert "--passes 2 --batch 32 --lr 0.001 --seed 0 --test 64" in card["command"]
     assert (trained / "README.md").read_text() == training.card_text(card)
     assert (trained / "samples.webp").is_file()
@@ -93,7 +95,7 @@ def test_a_table_is_measured_and_read_back(trained, tmp_path, monkeypatch):
     measuring.main("tiny", tmp_path / "tiny.json", n=64)
     found = trilemma.load_table("tiny")
     assert found["command"].startswith(
-        "python -m ddpm_core.trilemma measure tiny --out"
+        "python -m ddpm_core.workshop.contenders measure tiny --out"
     )
     assert [row["name"] for row in found["rows"]] == [trained.name]
     assert found["real"].keys() == ATTRIBUTES.keys()
@@ -113,7 +115,9 @@ def test_guidance_is_measured_over_its_scale(tmp_path, monkeypatch):
     monkeypatch.setattr(trilemma, "RESULTS", tmp_path)
     guidance.main(tmp_path / "guidance.json", n=32, steps=6)
     found = trilemma.load_table("guidance")
-    assert found["command"].startswith("python -m ddpm_core.trilemma guidance --out")
+    assert found["command"].startswith(
+        "python -m ddpm_core.workshop.contenders guidance --out"
+    )
     assert 0.8 < found["coverage by real cars"] <= 1
     deaf, told = found["rows"]
     assert (deaf["scale"], told["scale"]) == (0, 1.5)

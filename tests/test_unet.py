@@ -7,7 +7,6 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_core.presets import PRESETS, SMALL_UNET
 from ddpm_core.types import Condition
 from ddpm_core.unet import (
     Attention,
@@ -18,6 +17,7 @@ from ddpm_core.unet import (
     UNet,
     UNetConfig,
 )
+from ddpm_core.workshop.presets import PRESETS, SMALL_UNET
 
 TINY = UNetConfig(
     channels=(8, 16), attention=(False, True), blocks=1, groups=4, dropout=0.0

@@ -36,7 +36,7 @@ def make_files(app, config) -> None:
     folder = VENDOR / "model"
     stamp, wanted = folder / "made_from.json", ingredients()
     if not stamp.is_file() or json.loads(stamp.read_text()) != wanted:
-        from ddpm_core.browser import export_for_browser  # torch takes seconds to load
+        from browser_export import export_for_browser  # torch takes seconds to load
 
         export_for_browser(MODEL, folder)
         stamp.write_text(json.dumps(wanted))  # last: it says that all is there

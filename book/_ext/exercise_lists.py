@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-from ddpm_core.exercises import Exercise, exercises_of
+from ddpm_core.workshop.exercises import Exercise, exercises_of
 
 
 def entry(exercise: Exercise, page: str) -> nodes.list_item:

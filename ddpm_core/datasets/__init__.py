@@ -2,7 +2,12 @@
 
 from ddpm_core.datasets.images import check_images, to_float, to_uint8
 from ddpm_core.datasets.packed import PackedImages, write_packed
-from ddpm_core.datasets.photos import PrepareReport, centre_crop, prepare, squash
+from ddpm_core.datasets.photos.prepare import (
+    PrepareReport,
+    centre_crop,
+    prepare,
+    squash,
+)
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, ToyCars, caption, draw_toy_cars
 
 __all__ = [

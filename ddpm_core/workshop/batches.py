@@ -12,8 +12,8 @@ from ddpm_core.datasets import PackedImages, draw_toy_cars, to_float
 from ddpm_core.datasets.toy_cars import showing_any
 from ddpm_core.diffusion import draw_times
 from ddpm_core.latent import LatentScaler
-from ddpm_core.presets import Preset
 from ddpm_core.schedules import Schedule
+from ddpm_core.workshop.presets import Preset
 
 STANFORD_CARS = "hub:tanganke/stanford_cars"
 ENCODED = 1024  # images that become latents at once

@@ -1,6 +1,6 @@
 """The run of the capstone: trained, measured on the way, written down. Chapter 14.
 
-    python -m ddpm_core.capstone cars64 --run data/runs/cars64 --out data/results/cars64
+    python -m ddpm_core.workshop.capstone cars64 --run data/runs/cars64 --out data/results/cars64
 
 It takes the options of `ddpm train` too, and goes on with a run that stands in its
 folder. What it writes is small: `results.json`, which names the command, the commit,
@@ -22,14 +22,15 @@ import torch
 import typer
 from PIL import Image
 
-from ddpm_core import evaluation
-from ddpm_core.cli import changed_fields, preset_options
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.models import DiffusionModel, quick
-from ddpm_core.presets import Preset, preset
-from ddpm_core.runs import Run, read_log
-from ddpm_core.runs.estimate import forward_flop
 from ddpm_core.types import Images
+from ddpm_core.workshop import evaluation
+from ddpm_core.workshop.cli import changed_fields, preset_options
+from ddpm_core.workshop.estimate import forward_flop
+from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.presets import Preset, preset
+from ddpm_core.workshop.run import Run
 
 SHOWN = 64  # samples in the picture
 AUDITED = 16  # samples above their nearest training image
@@ -185,7 +186,7 @@ def main(
     chosen: Preset = preset(name).replace(**changed_fields(options))
     started = (run / "config.json").exists()
     training = Run(run, chosen, resume=started)
-    command = shlex.join(["python", "-m", "ddpm_core.capstone", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "ddpm_core.workshop.capstone", *sys.argv[1:]])
     training.note_command(command)
     by = judge(training, features, n)
     shares = [float(mark) for mark in marks.split(",")]

@@ -37,8 +37,8 @@ def main() -> None:
 
 def preset_options(command):
     """Give `command` an option for each field of a preset and of its network."""
-    from ddpm_core.presets import Preset
     from ddpm_core.unet import UNetConfig
+    from ddpm_core.workshop.presets import Preset
 
     signature = inspect.signature(command)
     parameters = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
@@ -70,8 +70,8 @@ def preset_options(command):
 
 def changed_fields(options: dict) -> dict:
     """Keep the options that were given; turn 'a,b' into the tuple its field holds."""
-    from ddpm_core.presets import Preset
     from ddpm_core.unet import UNetConfig
+    from ddpm_core.workshop.presets import Preset
 
     kinds = {f.name: f.type for f in (*fields(Preset), *fields(UNetConfig))}
     return {
@@ -113,10 +113,11 @@ def train(
 ) -> None:
     """Train a model from a preset; every field of it can be changed.
 
-    With several GPUs or machines: `torchrun -m ddpm_core.cli train ...` or
-    `accelerate launch -m ddpm_core.cli train ...`.
+    With several GPUs or machines: `torchrun -m ddpm_core.workshop.cli train ...` or
+    `accelerate launch -m ddpm_core.workshop.cli train ...`.
     """
-    from ddpm_core import presets, runs
+    from ddpm_core.workshop import presets
+    from ddpm_core.workshop import run as runs
 
     chosen = presets.preset(preset).replace(**changed_fields(options))
     if estimate:
@@ -143,7 +144,7 @@ def train_once(out: Path, chosen, *, resume: bool, tensorboard: bool) -> bool:
     """Train a run to its end; False where the memory of the GPU is too small."""
     import torch
 
-    from ddpm_core import runs
+    from ddpm_core.workshop import run as runs
 
     run = runs.Run(out, chosen, resume=resume)
     if tensorboard and run.main:
@@ -282,7 +283,7 @@ def prepare(
     zip of any of these, or the hub's parquet files.
     """
     from ddpm_core import datasets
-    from ddpm_core.presets import one_of
+    from ddpm_core.workshop.presets import one_of
 
     chosen = getattr(datasets, FITS[one_of("fit", fit, FITS)])
     report = datasets.prepare(
@@ -316,8 +317,8 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure a model's samples against real images that it need not have seen."""
-    from ddpm_core import evaluation
     from ddpm_core.models import best_device, load_model, quick
+    from ddpm_core.workshop import evaluation
 
     measure, model = evaluation.extractor(features), load_model(weights, best_device())
     data = data or model.preset.data
@@ -357,7 +358,7 @@ def export(
     ] = "",
 ) -> None:
     """Turn a finished run into weights with a measured card, ready to ship."""
-    from ddpm_core.export import export
+    from ddpm_core.workshop.export import export
 
     export(run, out, n=n, steps=steps, scale=scale, features=features)
     typer.echo(f"{out}: weights.safetensors, card.json, README.md")
@@ -374,7 +375,7 @@ def exercises(
 
     It reads the notebooks as they were last saved, and runs their answers.
     """
-    from ddpm_core.exercises import FAILED, MARKS, all_exercises, answer
+    from ddpm_core.workshop.exercises import FAILED, MARKS, all_exercises, answer
 
     if chapters is None:
         chapters = Path("chapters") if Path("chapters").is_dir() else Path()

@@ -1,10 +1,10 @@
 """Three kinds of generative model side by side: quality, coverage, speed. Chapter 04.
 
 A VAE, a GAN and a diffusion model of like size draw toy cars after equal training time.
-`load_contender` brings one of them, whatever its kind. `python -m ddpm_core.trilemma
+`load_contender` brings one of them, whatever its kind. `python -m ddpm_core.workshop.contenders
 train` trains the VAE and the GAN (`training`), `ddpm train` the diffusion model;
-`python -m ddpm_core.trilemma measure` measures models side by side (`measuring`), also
-for chapters 11 and 13, and `python -m ddpm_core.trilemma guidance` the text models over
+`python -m ddpm_core.workshop.contenders measure` measures models side by side (`measuring`), also
+for chapters 11 and 13, and `python -m ddpm_core.workshop.contenders guidance` the text models over
 the scale of their guidance, for chapter 10 (`guidance`).
 """
 
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_core import gan, vae
-from ddpm_core.evaluation import draw_samples, told_captions
 from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.types import Images
 from ddpm_core.weights import WEIGHTS, fit_weights, load_weights
+from ddpm_core.workshop.evaluation import draw_samples, told_captions
 
 RESULTS = WEIGHTS.parent / "results"
 """Where the tables lie that were measured with the models that ship."""

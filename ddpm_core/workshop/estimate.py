@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_core.models import DTYPES
-from ddpm_core.runs.run import Run
+from ddpm_core.workshop.run import Run
 
 
 class Estimate(NamedTuple):

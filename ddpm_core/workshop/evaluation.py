@@ -18,10 +18,10 @@ from ddpm_core.datasets import PackedImages, to_float, to_uint8
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
 from ddpm_core.models import DiffusionModel, best_device, step_generator
-from ddpm_core.presets import Preset, one_of
-from ddpm_core.runs import load_split
 from ddpm_core.samplers import last
 from ddpm_core.types import Features, Images
+from ddpm_core.workshop.batches import load_split
+from ddpm_core.workshop.presets import Preset, one_of
 
 ASKED = ("body", "colour", "time")
 """What every caption of a toy car names."""

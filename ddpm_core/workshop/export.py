@@ -7,7 +7,10 @@ import torch
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import attributes_showing, caption, draw_toy_cars
-from ddpm_core.evaluation import (
+from ddpm_core.models import DiffusionModel, best_device, load_model
+from ddpm_core.types import Images
+from ddpm_core.weights import save_weights
+from ddpm_core.workshop.evaluation import (
     asked,
     attribute_report,
     classifier_extractor,
@@ -20,10 +23,8 @@ from ddpm_core.evaluation import (
     score,
     told_captions,
 )
-from ddpm_core.models import DiffusionModel, best_device, load_model
-from ddpm_core.runs import Run, read_log
-from ddpm_core.types import Images
-from ddpm_core.weights import save_weights
+from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.run import Run
 
 SHOWN = 64  # samples in the card's picture
 NEVER_SEEN = 128  # samples of each combination that was left out of training

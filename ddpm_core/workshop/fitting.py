@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ddpm_core.presets import Preset
-from ddpm_core.runs.run import Run
+from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.run import Run
 
 
 def in_parts_that_fit(preset: Preset) -> Preset:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_core.presets import Preset
+from ddpm_core.workshop.presets import Preset
 
 KEPT = 2  # checkpoints
 MEANS = ("accumulate", "compile", "graphs")  # they change rounding alone

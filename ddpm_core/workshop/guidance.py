@@ -9,12 +9,13 @@ from typing import Annotated
 import torch
 import typer
 
-from ddpm_core import evaluation, metrics
+from ddpm_core import metrics
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.toy_cars import attributes_showing, draw_toy_cars
 from ddpm_core.models import DiffusionModel, load_model
-from ddpm_core.trilemma.measuring import write_table
 from ddpm_core.types import Features
+from ddpm_core.workshop import evaluation
+from ddpm_core.workshop.tables import write_table
 
 MODELS = ("toy-cars-text-32", "toy-cars-text-latent-32")
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)

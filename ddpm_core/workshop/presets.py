@@ -1,159 +1,120 @@
-"""Presets: all that a training run is made of, as one frozen dataclass. Chapter 07."""
+"""Presets: how a model is trained, as one frozen dataclass. Chapter 07.
+
+What the trained model is, a preset holds in its `model`: `config.ModelConfig`.
+"""
 
 import dataclasses
-import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from typing import Any
 
-from ddpm_core import schedules
+from ddpm_core.config import ModelConfig
 from ddpm_core.datasets.toy_cars import NEVER_TRAINED
-from ddpm_core.diffusion import TARGETS, Target
-from ddpm_core.schedules import Schedule
+from ddpm_core.options import (
+    check,
+    from_json,
+    one_of,
+    option,
+    shown,
+    to_json,
+)
 from ddpm_core.unet import UNetConfig
-
-SCHEDULES: dict[str, Callable[["Preset"], Schedule]] = {
-    "linear": lambda p: schedules.linear_schedule(p.T, p.beta_start, p.beta_end),
-    "cosine": lambda p: schedules.cosine_schedule(p.T),
-    "sigmoid": lambda p: schedules.sigmoid_schedule(p.T),
-    "flow": lambda p: schedules.flow_schedule(p.T),
-}
-
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """The full description of a run and of the model that comes out of it.
+    """The full description of a run: the model that comes out of it, and its training.
 
-    It is saved as JSON beside the weights. Raises ValueError for values that cannot be.
+    It is saved as JSON in the run's folder. Raises ValueError for values that do not
+    fit together.
     """
 
-    data: str = field(
-        metadata={"help": "'toy-cars', or the folder of a packed data set"}
+    model: ModelConfig
+    data: str = option("'toy-cars', or the folder of a packed data set", "toy-cars")
+    drawn: int = option(
+        "toy cars drawn to train on", 30_000, at_least=1, at_most=10_000_000
     )
-    size: int = field(default=32, metadata={"help": "side of the images in pixels"})
-    drawn: int = field(default=30_000, metadata={"help": "toy cars drawn to train on"})
-    held_out: int = field(default=512, metadata={"help": "images kept out of training"})
-    flip: bool = field(default=False, metadata={"help": "mirror images at random"})
-    absent: tuple[str, ...] = field(
-        default=(),
-        metadata={"help": "toy cars never trained on, as purple+convertible+snow"},
+    held_out: int = option(
+        "images kept out of training", 512, at_least=0, at_most=10_000_000
     )
-
-    text: str = field(
-        default="",
-        metadata={
-            "help": "weights of the text encoder, or open_clip:ARCHITECTURE/WEIGHTS; "
-            "empty: no captions"
-        },
+    flip: bool = option("mirror images at random", False)
+    absent: tuple[str, ...] = option(
+        "toy cars never trained on, as purple+convertible+snow", ()
     )
-    drop: float = field(
-        default=0.1, metadata={"help": "share of captions dropped in training"}
+    labels: bool = option("train on the classes of the data set", False)
+    drop: float = option(
+        "fraction of conditions dropped in training", 0.1, at_least=0, at_most=1
+    )
+    min_snr: float = option(
+        "weigh the loss by min(SNR, this); 0: do not", 0.0, at_least=0
     )
 
-    latent: str = field(
-        default="",
-        metadata={"help": "weights of the autoencoder; empty: diffusion in pixels"},
+    teacher: str = option("weights of the model that is distilled; empty: none", "")
+    teacher_calls: int = option(
+        "network calls in which the teacher samples", 32, at_least=1, at_most=100_000
     )
+    calls: int = option(
+        "calls that its student makes; 0: any (rectified flow)", 0, at_least=0,
+        at_most=100_000,
+    )  # fmt: skip
 
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    schedule: str = field(default="cosine", metadata={"help": ", ".join(SCHEDULES)})
-    T: int = field(default=1000, metadata={"help": "diffusion steps"})
-    beta_start: float = field(
-        default=1e-4, metadata={"help": "linear schedule: beta_1"}
+    epochs: int = option(
+        "passes over the training images", 10, at_least=1, at_most=1_000_000
     )
-    beta_end: float = field(default=0.02, metadata={"help": "linear schedule: beta_T"})
-    zero_terminal_snr: bool = field(
-        default=False, metadata={"help": "rescale the schedule to end in pure noise"}
+    batch: int = option(
+        "images a step, over all processes", 32, at_least=1, at_most=1_000_000
     )
-    target: str = field(
-        default="v",
-        metadata={"help": "what the network predicts: " + ", ".join(TARGETS)},
+    accumulate: int = option(
+        "parts in which a process takes its share of a batch", 1, at_least=1,
+        at_most=1_000_000,
+    )  # fmt: skip
+    lr: float = option("peak learning rate", 1e-3, above=0, at_most=10)
+    lr_end: float = option("last rate, as a fraction of lr", 0.1, at_least=0, at_most=1)
+    warmup: float = option("epochs of rising rate", 0.25, at_least=0)
+    weight_decay: float = option("AdamW's weight decay", 0.0, at_least=0, at_most=10)
+    clip: float = option("largest gradient norm", 1.0, above=0)
+    ema: float = option("decay of the averaged weights", 0.999, at_least=0, below=1)
+    precision: str = option(
+        "no (fp32), bf16, fp16, or auto: what the GPU does best", "no",
+        choices=PRECISIONS,
+    )  # fmt: skip
+    compile: bool = option("torch.compile the network", False)
+    graphs: bool = option(
+        "compiled, on a GPU: launch its kernels as CUDA graphs", False
     )
-    min_snr: float = field(
-        default=0.0, metadata={"help": "weigh the loss by min(SNR, this); 0: do not"}
-    )
+    seed: int = option("seed of everything random", 0, at_least=0, below=2**31)
 
-    teacher: str = field(
-        default="",
-        metadata={"help": "weights of the model that is distilled; empty: none"},
+    log_every: int = option(
+        "steps between loss readings", 20, at_least=1, at_most=1_000_000
     )
-    teacher_calls: int = field(
-        default=32, metadata={"help": "network calls in which the teacher samples"}
+    checkpoint_every: int = option(
+        "steps between checkpoints", 400, at_least=1, at_most=100_000_000
     )
-    calls: int = field(
-        default=0,
-        metadata={"help": "calls that its student makes; 0: any (rectified flow)"},
+    strips: tuple[int, ...] = option(
+        "epochs after which a strip is drawn", (1, 2, 5, 10), at_least=1
     )
-
-    epochs: int = field(
-        default=10, metadata={"help": "passes over the training images"}
+    sample_steps: int = option(
+        "DDIM steps of the strips", 50, at_least=1, at_most=100_000
     )
-    batch: int = field(
-        default=32, metadata={"help": "images a step, over all processes"}
-    )
-    accumulate: int = field(
-        default=1,
-        metadata={"help": "parts in which a process takes its share of a batch"},
-    )
-    lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
-    lr_end: float = field(default=0.1, metadata={"help": "last rate, as a share of lr"})
-    warmup: float = field(default=0.25, metadata={"help": "epochs of rising rate"})
-    weight_decay: float = field(default=0.0, metadata={"help": "AdamW's weight decay"})
-    clip: float = field(default=1.0, metadata={"help": "largest gradient norm"})
-    ema: float = field(
-        default=0.999, metadata={"help": "decay of the averaged weights"}
-    )
-    precision: str = field(
-        default="no",
-        metadata={"help": "no (fp32), bf16, fp16, or auto: what the GPU does best"},
-    )
-    compile: bool = field(default=False, metadata={"help": "torch.compile the network"})
-    graphs: bool = field(
-        default=False,
-        metadata={"help": "compiled, on a GPU: launch its kernels as CUDA graphs"},
-    )
-    seed: int = field(default=0, metadata={"help": "seed of everything random"})
-
-    log_every: int = field(default=20, metadata={"help": "steps between loss readings"})
-    checkpoint_every: int = field(
-        default=400, metadata={"help": "steps between checkpoints"}
-    )
-    strips: tuple[int, ...] = field(
-        default=(1, 2, 5, 10),
-        metadata={"help": "epochs after which a strip is drawn"},
-    )
-    sample_steps: int = field(default=50, metadata={"help": "DDIM steps of the strips"})
 
     def __post_init__(self):
-        one_of("schedule", self.schedule, SCHEDULES)
-        one_of("target", self.target, TARGETS)
-        one_of("precision", self.precision, PRECISIONS)
-        above_zero = "size drawn T epochs batch accumulate lr clip log_every"
-        for name in (*above_zero.split(), "checkpoint_every", "sample_steps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in "held_out seed warmup weight_decay min_snr calls".split():
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative: {getattr(self, name)}")
-        schedule = self.make_schedule()
-        if self.target == "eps" and schedule.ends_in_pure_noise:
-            raise ValueError(
-                "target eps cannot be learned with zero_terminal_snr: take v or x0"
-            )
+        check(self)
+        if not isinstance(self.model, ModelConfig):
+            raise ValueError(f"model must be a ModelConfig, got {shown(self.model)}")
+        self._check_training()
         if self.teacher:
-            self._check_lesson(schedule)
-        if self.strips and self.sample_steps > self.T:
+            self._check_lesson()
+        if self.strips and self.sample_steps > self.model.T:
             raise ValueError(
-                f"sample_steps must be at most T = {self.T}, got {self.sample_steps}"
+                f"sample_steps must be at most T = {self.model.T}, got "
+                f"{self.sample_steps}"
             )
-        if not 0 <= self.drop <= 1:
-            raise ValueError(f"drop must lie in [0, 1], got {self.drop}")
-        if bool(self.text) != bool(self.unet.pooled):
+
+    def _check_training(self) -> None:
+        if self.warmup > self.epochs:
             raise ValueError(
-                "a text encoder and a network with pooled above 0 need each other, got "
-                f"text = {self.text!r} and pooled = {self.unet.pooled}"
+                f"warmup must be at most epochs = {self.epochs}, got {self.warmup:g}"
             )
         if self.graphs and (self.accumulate > 1 or not self.compile):
             raise ValueError(
@@ -161,82 +122,55 @@ class Preset:
                 "gradients do not add up; got accumulate = "
                 f"{self.accumulate} and compile = {self.compile}"
             )
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
-        if not self.latent and self.size % self.unet.side_multiple:
-            raise ValueError(
-                f"size must be a multiple of {self.unet.side_multiple} for this "
-                f"network, got {self.size}"
-            )
         if self.checkpoint_every % self.log_every:
             raise ValueError(
                 "checkpoint_every must be a multiple of log_every = "
                 f"{self.log_every}, got {self.checkpoint_every}"
             )
 
-    def _check_lesson(self, schedule: Schedule) -> None:
-        if self.text:
-            raise ValueError("a model with captions cannot be distilled yet")
-        if not self.calls and not schedule.ends_in_pure_noise:
+    def _check_lesson(self) -> None:
+        if self.model.conditional or self.labels:
+            raise ValueError("a model with prompts cannot be distilled yet")
+        if not self.calls and not self.model.make_schedule().ends_in_pure_noise:
             raise ValueError(
                 "calls = 0 pairs cars with noise: the schedule must end in pure noise"
             )
-        if self.teacher_calls < 1 or (self.calls and self.teacher_calls % self.calls):
+        if self.calls and self.teacher_calls % self.calls:
             raise ValueError(
                 f"teacher_calls must be a multiple of calls = {self.calls}, "
                 f"got {self.teacher_calls}"
             )
 
-    def make_schedule(self) -> Schedule:
-        """Build the noise schedule."""
-        schedule = SCHEDULES[self.schedule](self)
-        if self.zero_terminal_snr:
-            schedule = schedules.rescale_zero_terminal_snr(schedule)
-        return schedule
-
-    @property
-    def make_target(self) -> Target:
-        """What the network predicts."""
-        return TARGETS[self.target]
-
-    def replace(self, **changes: object) -> "Preset":
-        """Return a copy with fields of the preset, or of its network, changed."""
-        of_network = {f.name for f in fields(UNetConfig)} & changes.keys()
-        inner = {name: changes.pop(name) for name in of_network}
-        unet = dataclasses.replace(self.unet, **inner)
-        return dataclasses.replace(self, unet=unet, **changes)
+    def replace(self, **changes: Any) -> "Preset":
+        """Return a copy with fields of the preset, its model or its network changed."""
+        own = {f.name: changes.pop(f.name) for f in fields(self) if f.name in changes}
+        if changes:
+            own["model"] = own.get("model", self.model).replace(**changes)
+        return dataclasses.replace(self, **own)
 
     def to_dict(self) -> dict:
         """Return the preset as what JSON can hold."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return {**to_json(self), "model": self.model.to_dict()}
 
     @classmethod
-    def from_dict(cls, values: dict) -> "Preset":
-        """Rebuild what `to_dict` gave; ValueError for fields unknown or missing."""
-        try:
-            unet = UNetConfig(**_tuples(values["unet"]))
-            return cls(**_tuples({**values, "unet": unet}))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not the configuration of a model: {error}") from error
+    def from_dict(cls, values: Any) -> "Preset":
+        """Rebuild what `to_dict` gave; ValueError names the field that does not fit."""
+        if isinstance(values, dict) and "model" in values:
+            values = {**values, "model": ModelConfig.from_dict(values["model"])}
+        elif isinstance(values, dict) and "unet" in values:
+            raise ValueError("an older configuration: `ddpm migrate` rewrites it")
+        return from_json(cls, values, "the configuration of a run")
 
 
-def _tuples(values: dict) -> dict:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def one_of(what: str, name: str, known: Iterable[str]) -> str:
-    """Return `name` if it is known; otherwise raise ValueError that lists what is."""
-    if name not in known:
-        raise ValueError(f"unknown {what} {name!r}; there is: {', '.join(known)}")
-    return name
-
+PLAIN = Preset(ModelConfig())
+"""The defaults, from which all presets are made."""
 
 SMALL_UNET = UNetConfig(
     channels=(48, 96), attention=(False, True), blocks=1, groups=8, dropout=0.0, patch=2
 )
 """1.3 million parameters, for 32x32 on a CPU: it works at 16x16 and 8x8 inside."""
 
-CARS64 = Preset(
+CARS64 = PLAIN.replace(
     data="data/stanford-cars-64",
     size=64,
     held_out=2048,
@@ -251,9 +185,9 @@ CARS64 = Preset(
 )
 """What the presets for photos of 64x64 have in common, made for a GPU. Chapter 14."""
 
-VIEW = Preset(
+VIEW = PLAIN.replace(
     data="toy-cars",
-    unet=SMALL_UNET,
+    network=SMALL_UNET,
     epochs=17,
     batch=128,
     lr=2e-3,
@@ -291,30 +225,32 @@ BETTER = {
 """Wider layers on fewer positions, half the FLOP of the article's; larger batches."""
 
 PRESETS = {
-    "toy-cars-32": Preset(
+    "toy-cars-32": PLAIN.replace(
         data="toy-cars",
-        unet=SMALL_UNET,
+        network=SMALL_UNET,
         epochs=18,
         batch=16,
         lr_end=0.02,
         strips=(1, 2, 5, 10, 18),
     ),
-    "toy-cars-text-32": Preset(
+    "toy-cars-text-32": PLAIN.replace(
         data="toy-cars",
         absent=NEVER_TRAINED,
         text="toy-cars-clip-32",
-        unet=dataclasses.replace(SMALL_UNET, pooled=64, context=64),
+        network=SMALL_UNET,
+        pooled=64,
+        context=64,
         epochs=18,
         batch=16,
         lr_end=0.02,
         strips=(1, 2, 5, 10, 18),
     ),
-    "toy-cars-text-latent-32": Preset(
+    "toy-cars-text-latent-32": PLAIN.replace(
         data="toy-cars",
         absent=NEVER_TRAINED,
         text="toy-cars-clip-32",
         latent="toy-cars-autoencoder-32",
-        unet=UNetConfig(
+        network=UNetConfig(
             image_channels=4,
             channels=(64, 128),
             attention=(True, True),
@@ -346,9 +282,9 @@ PRESETS = {
         target="flow",
         epochs=2,
     ),
-    "photos-32": Preset(
+    "photos-32": PLAIN.replace(
         data="data/stanford-cars-32",
-        unet=SMALL_UNET,
+        network=SMALL_UNET,
         held_out=2048,
         flip=True,
         min_snr=5.0,

@@ -24,12 +24,12 @@ from ddpm_core.models import (
     load_text_encoder,
     step_generator,
 )
-from ddpm_core.presets import Preset
-from ddpm_core.runs.batches import Batches, load_split
-from ddpm_core.runs.folder import RunFolder, Stopped, read_log
-from ddpm_core.runs.teacher import lesson_of, load_teacher
 from ddpm_core.schedules import Schedule
 from ddpm_core.unet import UNet
+from ddpm_core.workshop.batches import Batches, load_split
+from ddpm_core.workshop.folder import RunFolder, Stopped, read_log
+from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.teacher import lesson_of, load_teacher
 
 ROWS = 4  # cars in a strip
 COMPILING = 3  # first steps, in which a network is compiled

@@ -11,13 +11,13 @@ from typing import Annotated
 import torch
 import typer
 
-from ddpm_core import evaluation
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.toy_cars import draw_toy_cars
-from ddpm_core.presets import one_of
-from ddpm_core.trilemma import CPU, Contender, load_contender
 from ddpm_core.types import Images
 from ddpm_core.weights import command_line, hardware
+from ddpm_core.workshop import evaluation
+from ddpm_core.workshop.contenders import CPU, Contender, load_contender
+from ddpm_core.workshop.presets import one_of
 
 TIMED = 64  # images in a batch whose drawing is timed
 
@@ -172,7 +172,7 @@ def write_table(
         found.append(row)
         print(row)
     table = {
-        "command": command_line(f"ddpm_core.trilemma {command}", options),
+        "command": command_line(f"ddpm_core.workshop.contenders {command}", options),
         "hardware": hardware(options.get("device", "cpu")),
         **facts,
         "rows": found,

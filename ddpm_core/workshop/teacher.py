@@ -6,7 +6,7 @@ import torch
 
 from ddpm_core.distillation import Lesson, progressive, reflow
 from ddpm_core.models import DiffusionModel, load_model
-from ddpm_core.presets import Preset
+from ddpm_core.workshop.presets import Preset
 
 SHARED = (
     "size schedule T beta_start beta_end zero_terminal_snr target latent unet".split()

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from ddpm_core.compiling import compiled
 from ddpm_core.diffusion import V, make_denoiser
-from ddpm_core.presets import SMALL_UNET
 from ddpm_core.samplers import ddim_step, last, sample, spaced_times
 from ddpm_core.schedules import cosine_schedule
 from ddpm_core.unet import UNet, UNetConfig
+from ddpm_core.workshop.presets import SMALL_UNET
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 

@@ -4,9 +4,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ddpm_core.datasets.hub import hub_photos, parquet_photos
 from ddpm_core.datasets.packed import UNLABELLED
-from ddpm_core.datasets.sources import (
+from ddpm_core.datasets.photos.files import (
     IMAGE_SUFFIXES,
     Photos,
     Tree,
@@ -14,7 +13,8 @@ from ddpm_core.datasets.sources import (
     folder_tree,
     zip_tree,
 )
-from ddpm_core.datasets.stanford import folder_of, stanford_cars
+from ddpm_core.datasets.photos.hub import hub_photos, parquet_photos
+from ddpm_core.datasets.photos.stanford import folder_of, stanford_cars
 
 FORMS = """\
   Stanford Cars as torchvision has it: cars_train/, cars_test/, devkit/*.mat

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_core.datasets.packed import UNLABELLED
-from ddpm_core.datasets.sources import SPLITS, Photo, Photos
+from ddpm_core.datasets.photos.files import SPLITS, Photo, Photos
 
 IMAGE_COLUMNS = ("image", "img", "photo", "picture", "jpg")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "fine_label")

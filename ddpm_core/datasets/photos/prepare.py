@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from ddpm_core.datasets.find import find_photos
 from ddpm_core.datasets.packed import UNLABELLED, PackedWriter, packed_writer
-from ddpm_core.datasets.sources import Photo
+from ddpm_core.datasets.photos.files import Photo
+from ddpm_core.datasets.photos.find import find_photos
 
 Fit = Callable[[Image.Image, int], Image.Image]
 """(image, size) -> an image of size x size pixels."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_core.datasets.packed import UNLABELLED
-from ddpm_core.datasets.sources import Photo, Photos, Tree
+from ddpm_core.datasets.photos.files import Photo, Photos, Tree
 
 SPLIT_OF = {"cars_train": "train", "cars_test": "test", "car_ims": ""}
 """The folders of photos; car_ims holds both splits under numbers of its own."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_core.clip import CLIP, CLIPConfig, Embeddings, contrastive_loss
-from ddpm_core.clip.tokens import Tokenizer, Tokens
 from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import (
     ATTRIBUTES,
@@ -23,6 +22,7 @@ from ddpm_core.datasets.toy_cars import (
     draw_toy_cars,
     showing_any,
 )
+from ddpm_core.tokens import Tokenizer, Tokens
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.weights import command_line, hardware, save_weights

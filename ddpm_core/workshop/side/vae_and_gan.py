@@ -15,15 +15,15 @@ from ddpm_core import gan, training
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import draw_toy_cars
-from ddpm_core.export import SHOWN, measure_toy_cars, scores_text
 from ddpm_core.gan import GANConfig
 from ddpm_core.levels import Levels
-from ddpm_core.presets import one_of
 from ddpm_core.training import EMA, shuffled, warmup_cosine
-from ddpm_core.trilemma import load_contender
 from ddpm_core.types import Images
 from ddpm_core.vae import VAE, VAEConfig, vae_loss
 from ddpm_core.weights import command_line, hardware, save_weights
+from ddpm_core.workshop.contenders import load_contender
+from ddpm_core.workshop.export import SHOWN, measure_toy_cars, scores_text
+from ddpm_core.workshop.presets import one_of
 
 CRITIC_STEPS = 2
 
@@ -130,7 +130,7 @@ def main(
         "config": recipe.config.to_dict(),
         "parameters": parameters,
         "parameters that draw": count(net),
-        "command": command_line(f"ddpm_core.trilemma train {kind}", options),
+        "command": command_line(f"ddpm_core.workshop.contenders train {kind}", options),
         "seed": seed,
         "images": len(images),
         "images seen": steps * batch,
