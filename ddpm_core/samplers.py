@@ -255,7 +255,7 @@ class DPMSolverPP2M:
 
 
 LARGEST_SIGMA = 80.0
-"""The noise level s / a from which images are sampled in Karras et al. 2022, table 1."""
+"""The noise level s / a from which Karras et al. 2022, table 1, sample images."""
 
 
 class Heun:

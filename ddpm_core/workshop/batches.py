@@ -1,7 +1,10 @@
 """What a run trains on: its images, split, and the batch of each step. Chapter 07."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +12,7 @@ from torch import Tensor
 
 from ddpm_core.conditioning import dropped
 from ddpm_core.datasets import PackedImages, draw_toy_cars, to_float
-from ddpm_core.datasets.toy_cars import showing_any
+from ddpm_core.datasets.toy_cars import ATTRIBUTES, showing_any
 from ddpm_core.diffusion import draw_times
 from ddpm_core.latent import LatentScaler
 from ddpm_core.schedules import Schedule
@@ -23,8 +26,9 @@ ENCODED = 1024  # images that become latents at once
 class Split:
     """Packed images, uint8 (n, h, w, 3), and which of them are trained on.
 
-    `caption` holds the number of each image's caption among the `captions`, of which
-    number 0 is the empty one; None for a run without captions.
+    `caption` holds the number of each image's prompt among the `captions`, of which
+    number 0 is the empty one; None for a run without prompts. `classes` are the names
+    of the data set's classes where the run is for them. `sha256` is that of the images.
     """
 
     images: np.ndarray
@@ -32,21 +36,34 @@ class Split:
     held_out: Tensor
     captions: tuple[str, ...] = ("",)
     caption: Tensor | None = None
+    classes: tuple[str, ...] = ()
+    sha256: str = ""
+
+
+class Images(NamedTuple):
+    """What a data set holds: its images, with captions and classes, if any."""
+
+    images: np.ndarray
+    sha256: str
+    captions: Callable[[], Sequence[str]]
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    eligible: np.ndarray  # the rows that may be used
 
 
 def load_split(preset: Preset, workers: int | None = None) -> Split:
     """Draw or open the preset's images and put some of them aside, by its seed.
 
     Raises ValueError for a data set that is too small or of another size than the
-    preset or has no captions that it asks for, FileNotFoundError where there is none.
+    preset or lacks the captions or classes that it needs, FileNotFoundError where there
+    is none.
     """
-    images, captions, eligible = _load(preset, workers)
-    n, side = len(eligible), images.shape[1]
-    if side != preset.size:
+    data = _load(preset, workers)
+    n, side, size = len(data.eligible), data.images.shape[1], preset.model.size
+    if side != size:
         raise ValueError(
             f"the images of {preset.data} are {side} pixels wide, the run's are "
-            f"{preset.size}: prepare them with --size {preset.size}, or train with "
-            f"--size {side}"
+            f"{size}: prepare them with --size {size}, or train with --size {side}"
         )
     if n - preset.held_out < preset.batch:
         raise ValueError(
@@ -54,32 +71,66 @@ def load_split(preset: Preset, workers: int | None = None) -> Split:
             f"and fill a batch of {preset.batch}; choose smaller --held-out and --batch"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(preset.seed))
-    order = torch.from_numpy(eligible)[order]
-    split = Split(images, order[preset.held_out :], order[: preset.held_out])
-    if not preset.text:
+    order = torch.from_numpy(data.eligible)[order]
+    split = Split(
+        data.images,
+        order[preset.held_out :],
+        order[: preset.held_out],
+        sha256=data.sha256,
+    )
+    if preset.labels:
+        return _with_classes(split, data, preset.data)
+    if not preset.model.text:
         return split
+    captions = data.captions()
     known = {text: i for i, text in enumerate(dict.fromkeys(["", *captions]))}
     caption = torch.tensor([known[text] for text in captions])
     return replace(split, captions=tuple(known), caption=caption)
 
 
-def _load(preset: Preset, workers: int | None) -> tuple:
-    """The images, their captions where these are asked for, and which may be used."""
+def _with_classes(split: Split, data: Images, source: str) -> Split:
+    if data.labels is None or not data.classes:
+        raise ValueError(f"{source} has no classes for --labels")
+    if len(set(data.classes)) < len(data.classes) or "" in data.classes:
+        raise ValueError(f"the classes of {source} need names of their own")
+    caption = torch.from_numpy(data.labels + 1)  # UNLABELLED, -1, becomes no class
+    names = ("", *data.classes)
+    return replace(split, captions=names, caption=caption, classes=data.classes)
+
+
+def _load(preset: Preset, workers: int | None) -> Images:
+    """Draw the toy cars, or open the folder of packed images."""
     if preset.data == "toy-cars":
         n = preset.drawn + preset.held_out
-        cars = draw_toy_cars(n, size=preset.size, seed=preset.seed, workers=workers)
+        cars = draw_toy_cars(
+            n, size=preset.model.size, seed=preset.seed, workers=workers
+        )
         eligible = np.flatnonzero(~showing_any(cars.attributes, preset.absent))
-        return cars.images, cars.captions if preset.text else (), eligible
+        digest = hashlib.sha256(np.ascontiguousarray(cars.images)).hexdigest()
+        kinds = tuple(ATTRIBUTES["body"])
+        bodies = cars.attributes[:, list(ATTRIBUTES).index("body")].astype(np.int64)
+        return Images(
+            cars.images, digest, lambda: cars.captions, bodies, kinds, eligible
+        )
     if preset.absent:
         raise ValueError(f"absent is for toy cars, {preset.data} has no attributes")
     try:
-        packed = PackedImages.open(preset.data)
+        packed = PackedImages.open(preset.data, verify=True)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error}: `ddpm prepare SOURCE --out {preset.data} --size {preset.size}`, "
-            f"where SOURCE are your photos, or {STANFORD_CARS} for a download"
+            f"{error}: `ddpm prepare SOURCE --out {preset.data} --size "
+            f"{preset.model.size}`, where SOURCE are your photos, or {STANFORD_CARS} "
+            "for a download"
         ) from error
-    return packed.images, packed.captions if preset.text else (), np.arange(len(packed))
+    rows = np.arange(len(packed))
+    return Images(
+        packed.images,
+        packed.sha256,
+        lambda: packed.captions,
+        packed.labels,
+        packed.classes,
+        rows,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,16 +158,21 @@ class Batches:
                 f"processes in {self.preset.accumulate} parts each: make it a "
                 f"multiple of {parts}"
             )
-        images = self.split.images
+
+    @cached_property
+    def images(self) -> np.ndarray | Tensor:
+        """What steps draw from: pixels as bytes, or the latents of all images."""
         if self.latent:
-            images = self._encoded()
-        elif self.device.type == "cuda":  # bytes are small: they lie by the network
-            images = torch.from_numpy(np.array(images)).to(self.device)
-        object.__setattr__(self, "images", images)
-        captions = self.split.caption
-        if captions is not None:
-            captions = captions.to(self.device)
-        object.__setattr__(self, "captions", captions)
+            return self._encoded()
+        if self.device.type == "cuda":  # bytes are small: they lie by the network
+            return torch.from_numpy(np.array(self.split.images)).to(self.device)
+        return self.split.images
+
+    @cached_property
+    def captions(self) -> Tensor | None:
+        """The number of each image's prompt, on the device."""
+        caption = self.split.caption
+        return None if caption is None else caption.to(self.device)
 
     @property
     def steps_an_epoch(self) -> int:
@@ -127,7 +183,7 @@ class Batches:
 
         Where there are captions, their numbers are the fourth, some of them dropped.
         """
-        schedule, n = self.preset.make_schedule(), self.preset.batch
+        schedule, n = self.preset.model.make_schedule(), self.preset.batch
         for k in range(step, last):
             epoch, place = divmod(k, self.steps_an_epoch)
             if k == step or place == 0:
@@ -177,8 +233,8 @@ class Batches:
         mine = slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
         if self.captions is None:
             return x0[mine], t[mine], eps[mine]
-        g, told = _seeded(preset, 4, step, self.device), self.captions[chosen]
-        caption = dropped(told, torch.zeros_like(told[0]), preset.drop, g)
+        g, caption = _seeded(preset, 4, step, self.device), self.captions[chosen]
+        caption = dropped(caption, torch.zeros_like(caption[0]), preset.drop, g)
         return x0[mine], t[mine], eps[mine], caption[mine]
 
 

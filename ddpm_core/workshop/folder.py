@@ -10,10 +10,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddpm_core.options import shown
 from ddpm_core.workshop.presets import Preset
 
 KEPT = 2  # checkpoints
-MEANS = ("accumulate", "compile", "graphs")  # they change rounding alone
+CHANGEABLE = frozenset(
+    "epochs lr lr_end warmup clip accumulate compile graphs precision strips "
+    "sample_steps log_every checkpoint_every".split()
+)
+"""The options that a resumed run may change: none of them changes model or data."""
 
 
 class Stopped(RuntimeError):
@@ -26,37 +31,54 @@ class RunFolder:
 
     path: Path
 
-    def check(self, preset: Preset, *, resume: bool) -> None:
-        """Refuse another run's folder, and this run's own unless it is resumed."""
+    def check_free(self, preset: Preset) -> None:
+        """Refuse to begin a run in a folder that holds one already."""
         if not (self.path / "config.json").exists():
-            if resume:
-                raise ValueError(f"there is no run in {self.path} to resume")
             return
-        config, old = preset.to_dict(), self.preset().to_dict()
-        differing = sorted(k for k in config if config[k] != old[k])
-        if resume and config["epochs"] > old["epochs"]:
-            differing = [k for k in differing if k != "epochs"]  # train on, longer
-        if resume:
-            differing = [k for k in differing if k not in MEANS]
+        differing = differences(preset, self.preset())
         if differing:
             raise ValueError(
                 f"{self.path} holds another run; it differs in "
-                + ", ".join(f"{k} ({old[k]})" for k in differing)
+                + listed(differing)
                 + ": give these values, or another --out"
             )
-        if not resume:
-            raise ValueError(
-                f"{self.path} holds this run already: go on with --resume, or "
-                "give another --out"
-            )
+        raise ValueError(
+            f"{self.path} holds this run already: go on with --resume, or give another "
+            "--out"
+        )
 
-    def check_data(self, preset: Preset, images: int) -> None:
-        """Refuse to go on with other images than the run was begun with."""
-        known = self.read("data.json").get("images", images)
-        if known != images:
+    def check_resumable(self, preset: Preset) -> dict[str, tuple]:
+        """Return what changes from the stored run to `preset`: name -> (old, new).
+
+        Raises ValueError where there is no run, or where the preset changes more than
+        `CHANGEABLE`, which leaves the model and its data alone.
+        """
+        if not (self.path / "config.json").exists():
+            raise ValueError(f"there is no run in {self.path} to resume")
+        changes = differences(preset, self.preset())
+        kept = {k: v for k, v in changes.items() if k not in CHANGEABLE}
+        if "epochs" in changes and changes["epochs"][1] < changes["epochs"][0]:
+            kept["epochs"] = changes["epochs"]
+        if kept:
             raise ValueError(
-                f"{self.path} was begun on {known} images, {preset.data} now "
-                f"holds {images}: start a new run with another --out"
+                f"{self.path} holds another run; it differs in {listed(kept)}: give "
+                "these values, or another --out"
+            )
+        return changes
+
+    def check_data(self, preset: Preset, facts: dict) -> None:
+        """Refuse to go on with other images than the run was begun with."""
+        known = self.read("data.json")
+        if known.get("images", facts["images"]) != facts["images"]:
+            raise ValueError(
+                f"{self.path} was begun on {known['images']} images, {preset.data} now "
+                f"holds {facts['images']}: start a new run with another --out"
+            )
+        if known.get("sha256", facts["sha256"]) != facts["sha256"]:
+            raise ValueError(
+                f"{self.path} was begun on other images (sha256 "
+                f"{str(known['sha256'])[:12]}...) than {preset.data} now holds "
+                f"({facts['sha256'][:12]}...): start a new run with another --out"
             )
 
     def claim(self, preset: Preset, facts: dict) -> None:
@@ -64,20 +86,23 @@ class RunFolder:
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         (self.path / "strips").mkdir(exist_ok=True)
         config = json.dumps(preset.to_dict(), indent=1) + "\n"
-        self._write("config.json", config)
-        self._write("data.json", json.dumps(facts) + "\n")
+        self.write("config.json", config)
+        self.write("data.json", json.dumps(facts) + "\n")
 
     def read(self, name: str) -> dict:
         """Read a JSON file of the run; empty where there is none yet."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_object(path) if path.exists() else {}
 
     def preset(self) -> Preset:
         """The preset of the run; FileNotFoundError where there is no run."""
         config = self.read("config.json")
         if not config:
             raise FileNotFoundError(f"there is no run in {self.path}: no config.json")
-        return Preset.from_dict(config)
+        try:
+            return Preset.from_dict(config)
+        except ValueError as error:
+            raise ValueError(f"{self.path / 'config.json'}: {error}") from error
 
     def note_command(self, command: str) -> None:
         """Keep the command that this run was started or resumed with."""
@@ -86,7 +111,7 @@ class RunFolder:
     def commands(self) -> list[str]:
         """The commands that this run was made with."""
         path = self.path / "commands.txt"
-        return path.read_text().splitlines() if path.exists() else []
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def log(self, row: dict) -> None:
         """Add a row to the log."""
@@ -95,7 +120,7 @@ class RunFolder:
     def trim_log(self, step: int) -> None:
         """Drop what was logged after the checkpoint from which the run goes on."""
         rows = [row for row in read_log(self.path) if row["step"] <= step]
-        self._write("log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        self.write("log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of that step lies."""
@@ -115,24 +140,29 @@ class RunFolder:
         kept = self.checkpoints()
         return f"Kept: {kept[-1]}." if kept else "No checkpoint had been written yet."
 
+    def damaged_lines(self) -> list[int]:
+        """The numbers of the log's lines that cannot be read, but for a cut last one."""
+        rows = _log_lines(self.path)
+        return [i for i, row in enumerate(rows[:-1], 1) if row is None]
+
     def _append(self, name: str, line: str) -> None:
         path = self.path / name
         try:
-            with path.open("a") as file:
+            with path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
             raise Stopped(
                 f"{path} cannot be written: {error}. {self.kept()}"
             ) from error
 
-    def _write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
         """Write a small file whole or not at all; what stands there already is left."""
         path = self.path / name
-        if path.exists() and path.read_text() == text:
+        if path.exists() and path.read_text(encoding="utf-8") == text:
             return
         partial = path.with_suffix(".partial")
         try:
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8")
             partial.replace(path)
         except OSError as error:
             partial.unlink(missing_ok=True)
@@ -140,12 +170,53 @@ class RunFolder:
 
 
 def read_log(folder: Path) -> list[dict]:
-    """Read the rows of a run's log; a last line that was cut short is left out."""
-    rows = []
+    """Read the rows of a run's log; lines that are cut short or damaged are left out."""
+    return [row for row in _log_lines(folder) if row is not None]
+
+
+def _log_lines(folder: Path) -> list[dict | None]:
     path = folder / "log.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return [_row(line) for line in text.splitlines()]
+
+
+def _row(line: str) -> dict | None:
+    """A row of the log; None for a line that is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+
+
+def read_object(path: Path) -> dict:
+    """Read a JSON object; ValueError names the file where it holds something else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold an object, got {shown(values)}")
+    return values
+
+
+def differences(new: Preset, old: Preset) -> dict[str, tuple]:
+    """What differs between two presets, by the name of the option: (old, new)."""
+    a, b = flat(old.to_dict()), flat(new.to_dict())
+    names = [
+        name for name in (*b, *(a.keys() - b.keys())) if a.get(name) != b.get(name)
+    ]
+    return {name: (a.get(name), b.get(name)) for name in names}
+
+
+def flat(values: dict) -> dict:
+    """The fields of a preset, of its model and of its network, side by side."""
+    parts = {k: v for k, v in values.items() if not isinstance(v, dict)}
+    for inner in (v for v in values.values() if isinstance(v, dict)):
+        parts |= flat(inner)
+    return parts
+
+
+def listed(changes: dict[str, tuple]) -> str:
+    """Name what differs, with the values of the stored run."""
+    return ", ".join(f"{name} ({old})" for name, (old, _) in changes.items())

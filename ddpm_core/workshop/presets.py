@@ -4,6 +4,7 @@ What the trained model is, a preset holds in its `model`: `config.ModelConfig`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -116,6 +117,10 @@ class Preset:
             raise ValueError(
                 f"warmup must be at most epochs = {self.epochs}, got {self.warmup:g}"
             )
+        if self.strips and max(self.strips) > self.epochs:
+            raise ValueError(
+                f"strips are of epochs 1..{self.epochs}, got {max(self.strips)}"
+            )
         if self.graphs and (self.accumulate > 1 or not self.compile):
             raise ValueError(
                 "graphs are for a compiled network and a batch in one part: their "
@@ -142,11 +147,20 @@ class Preset:
             )
 
     def replace(self, **changes: Any) -> "Preset":
-        """Return a copy with fields of the preset, its model or its network changed."""
+        """Return a copy with fields of the preset, its model or its network changed.
+
+        Fewer epochs leave out the strips of those that are gone.
+        """
         own = {f.name: changes.pop(f.name) for f in fields(self) if f.name in changes}
+        if "epochs" in own and "strips" not in own:
+            own["strips"] = tuple(s for s in self.strips if s <= own["epochs"])
         if changes:
             own["model"] = own.get("model", self.model).replace(**changes)
         return dataclasses.replace(self, **own)
+
+    def with_classes(self, names: Sequence[str]) -> "Preset":
+        """Return the preset of a model that takes these classes as prompts."""
+        return self.replace(classes=tuple(names), pooled=len(names) + 1, context=0)
 
     def to_dict(self) -> dict:
         """Return the preset as what JSON can hold."""

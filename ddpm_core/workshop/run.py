@@ -1,12 +1,12 @@
-"""A training run: begun or resumed, trained, logged, sampled. Chapter 07."""
+"""A training run in its folder: opened, trained, closed. Chapter 07."""
 
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from math import isfinite
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ddpm_core import training
 from ddpm_core.compiling import compiled
+from ddpm_core.datasets.atomic import only_writer
 from ddpm_core.datasets.images import save_strip
 from ddpm_core.diffusion import diffusion_loss, min_snr
 from ddpm_core.models import (
@@ -21,46 +22,125 @@ from ddpm_core.models import (
     best_device,
     best_precision,
     load_autoencoder,
-    load_text_encoder,
+    load_encoder,
     step_generator,
 )
 from ddpm_core.schedules import Schedule
-from ddpm_core.unet import UNet
 from ddpm_core.workshop.batches import Batches, load_split
 from ddpm_core.workshop.folder import RunFolder, Stopped, read_log
+from ddpm_core.workshop.meter import Meter
 from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.processes import end_with_the_launcher, launched
 from ddpm_core.workshop.teacher import lesson_of, load_teacher
 
 ROWS = 4  # cars in a strip
-COMPILING = 3  # first steps, in which a network is compiled
 HELD_OUT = 512  # images whose loss is taken after each epoch
+GO_ON = "Go on from it with --resume and a smaller --lr or --clip."
 
 
 class Run:
-    """A run in its folder: start it, or resume it, then `train`. Chapter 07.
+    """A training run and its folder, in three phases. Chapter 07.
 
-    `listener` is told each row of the log. Raises ValueError for a folder that holds
-    another run, and `Stopped` for a loss that is no longer a number or a full disk.
+    `Run.begin` starts a new one, `Run.resume` goes on with one, `Run.open` only looks;
+    `train` (or `rows`, row by row) trains to the end; `close`, or leaving a `with`
+    block, gives the folder free. While it is begun or resumed, no other process may
+    write there. `listener` gets each row of the log, `say` each remark for people.
     """
+
+    # Phase 1: open ------------------------------------------------------------------
+
+    @classmethod
+    def begin(cls, folder: Path, preset: Preset, **options) -> "Run":
+        """Begin a new run; nothing is written before all has been checked.
+
+        Raises ValueError for a folder that holds a run, and for data that do not fit,
+        and OSError where another process trains there.
+        """
+        files = RunFolder(Path(folder))
+        files.check_free(preset)
+        run = cls(files, preset, locked=True, **options)
+        try:
+            run.check_data()
+            run.files.check_free(preset)  # nobody came first, while data were read
+            run.claim()
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path, preset: Preset | None = None, **options) -> "Run":
+        """Go on with the run in `folder`, from its newest checkpoint.
+
+        `preset` may change what `folder.CHANGEABLE` names; what it changes is said.
+        Raises ValueError for another run or other images, `Stopped` for a damaged
+        checkpoint, and OSError where another process trains there.
+        """
+        files = RunFolder(Path(folder))
+        preset = _with_stored_classes(preset, files.preset()) if preset else None
+        changes = files.check_resumable(preset) if preset else {}
+        run = cls(files, preset or files.preset(), locked=True, **options)
+        try:
+            run.restore()
+            run.announce(changes)
+            run.claim()
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Look at the run in `folder` where it stands; nothing is written."""
+        files = RunFolder(Path(folder))
+        run = cls(files, files.preset())
+        run.restore()
+        return run
 
     def __init__(
         self,
-        folder: Path,
+        files: RunFolder,
         preset: Preset,
         *,
-        resume: bool = False,
+        locked: bool = False,
         listener: Callable[[dict], None] | None = None,
+        say: Callable[[str], None] = print,
     ):
-        self.folder, self.preset, self.listener = folder, preset, listener
-        self.files = RunFolder(folder)
+        self.files, self.folder = files, files.path
+        self.listener, self.say = listener, say
+        self.step, self.seconds, self.held = 0, 0.0, ExitStack()
         _check_launcher(preset)
-        self.accelerator = Accelerator(mixed_precision=mixed_precision(preset))
+        end_with_the_launcher()
+        without_gpu = launched() > 1 and not torch.cuda.is_available()
+        self.accelerator = Accelerator(
+            mixed_precision=mixed_precision(preset), cpu=without_gpu or None
+        )
         self.main = self.accelerator.is_main_process
+        if launched() != self.accelerator.num_processes:
+            raise RuntimeError(
+                f"{launched()} processes were started, but "
+                f"{self.accelerator.num_processes} share the work: use torchrun or "
+                "accelerate launch"
+            )
+        if locked and self.main:
+            self.held.enter_context(only_writer(self.folder))
         torch.backends.cudnn.benchmark = True  # all batches have one shape
-        self.files.check(preset, resume=resume)
-        torch.manual_seed(preset.seed)
+        try:
+            self._build(preset)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, preset: Preset) -> None:
+        """Read the data, and make the network and all that trains it."""
         device = self.accelerator.device
-        self.net = UNet(preset.unet).to(device, memory_format=torch.channels_last)
+        self.split = load_split(preset)
+        if preset.labels and not preset.model.classes:
+            preset = preset.with_classes(self.split.classes)
+        self.preset = preset
+        torch.manual_seed(preset.seed)
+        net = preset.model.make_network()
+        self.net = net.to(device, memory_format=torch.channels_last)
         self.teacher = load_teacher(preset, device)
         if self.teacher:
             self.net.load_state_dict(self.teacher.net.state_dict())
@@ -71,43 +151,85 @@ class Run:
             weight_decay=preset.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
-        self.step, self.seconds = 0, 0.0
-        if resume:
-            self._resume()
-        self.split = load_split(preset)
-        self.encoder = load_text_encoder(preset, device)
-        self.conditions = self.encoder and self.encoder.encode(self.split.captions)
-        self.latent = load_autoencoder(preset, device)
-        self.files.check_data(preset, len(self.split.images))
+        self.encoder = load_encoder(preset.model, device)
+        prompts = self.split.captions
+        self.conditions = self.encoder and self.encoder.encode(prompts)
+        self.latent = load_autoencoder(preset.model, device)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.batches = Batches(self.split, preset, device, rank, world, self.latent)
         self.steps = preset.epochs * self.batches.steps_an_epoch
+
+    def check_data(self) -> None:
+        """Raise ValueError for classes or images that are not those of the folder."""
+        classes = self.preset.model.classes
+        if self.preset.labels and classes != self.split.classes:
+            raise ValueError(
+                f"{self.folder} was begun on {len(classes)} other classes than "
+                f"{self.preset.data} now has: start a new run with another --out"
+            )
+        self.files.check_data(self.preset, self.facts())
+
+    def restore(self) -> None:
+        """Load the newest checkpoint, and the seconds that training took up to it."""
+        self.check_data()
+        checkpoints = self.files.checkpoints()
+        if checkpoints:
+            try:
+                self.step = training.load_checkpoint(
+                    checkpoints[-1], self.net, self.ema, self.optimizer
+                )
+            except ValueError as error:
+                older = checkpoints[-2].name if len(checkpoints) > 1 else "none"
+                raise Stopped(
+                    f"{error}. Remove it to go on from the one before: {older}."
+                ) from error
+        rows = [row for row in read_log(self.folder) if row["step"] <= self.step]
+        seconds = [row.get("seconds", 0.0) for row in rows]
+        self.seconds = max((s for s in seconds if isinstance(s, float)), default=0.0)
+
+    def announce(self, changes: dict[str, tuple]) -> None:
+        """Say what a resumed run changes, and where its learning rate goes on."""
+        if not self.main:
+            return
+        for name, (old, new) in changes.items():
+            self.say(f"changed: {name} is {new}, it was {old}")
+        rates = [row["lr"] for row in read_log(self.folder) if "lr" in row]
+        if changes and rates and self.step < self.steps:
+            rate = self.rate()(self.step)
+            if abs(rate - rates[-1]) > 0.1 * rates[-1]:
+                self.say(
+                    f"the learning rate goes on at {rate:.2g}, it was {rates[-1]:.2g} "
+                    f"(its cosine now ends after {self.preset.epochs} epochs)"
+                )
+        for number in self.files.damaged_lines():
+            self.say(
+                f"line {number} of {self.folder / 'log.jsonl'} is damaged: left out"
+            )
+
+    def claim(self) -> None:
+        """Write down whose folder it is."""
         self.accelerator.wait_for_everyone()  # all have looked before one writes
         if self.main:
-            images = len(self.split.images)
-            facts = {"images": images, "hardware": self.hardware()}
-            self.files.claim(preset, facts)
+            self.files.claim(self.preset, self.facts())
 
-    @classmethod
-    def open(cls, folder: Path) -> "Run":
-        """Open the run in `folder` where it stands."""
-        return cls(folder, RunFolder(folder).preset(), resume=True)
+    def facts(self) -> dict:
+        """What is known of the run beside its preset."""
+        images, digest = len(self.split.images), self.split.sha256
+        return {"images": images, "sha256": digest, "hardware": self.hardware()}
 
     def note_command(self, command: str) -> None:
         """Keep the command that this run was started or resumed with."""
         if self.main:
             self.files.note_command(command)
 
-    @property
-    def model(self) -> DiffusionModel:
-        """The model as it stands, with the averaged weights."""
-        return DiffusionModel(self.ema.net, self.preset, self.encoder, self.latent)
+    # Phase 2: train -----------------------------------------------------------------
 
     def train(self) -> None:
         """Train to the end of the last epoch, showing progress."""
+        batch = self.preset.batch
         bar = tqdm(
-            total=self.steps * self.preset.batch,
-            initial=self.step * self.preset.batch,
+            total=self.steps * batch,
+            initial=self.step * batch,
             unit=" images",
             unit_scale=True,
             disable=not self.main,
@@ -115,71 +237,42 @@ class Run:
         with bar:
             for row in self.rows():
                 bar.set_postfix(epoch=row["epoch"], loss=f"{row['loss']:.4f}")
-                bar.update(row["step"] * self.preset.batch - bar.n)
+                bar.update(row["step"] * batch - bar.n)
 
     def rows(self) -> Iterator[dict]:
-        """Train; log, check, and save at the steps where it is due; yield log rows."""
+        """Train to the end; yield each row of the log when it is written."""
         preset, epoch_steps = self.preset, self.batches.steps_an_epoch
         if self.main:
             self.files.trim_log(self.step)
-        unclocked = COMPILING if preset.compile else 0
-        since, losses, norms = time.perf_counter(), [], []
-        for taken, done in enumerate(self.take_steps()):
-            if taken < unclocked:  # the clock starts when all is compiled
-                done.loss.item()
-                since = time.perf_counter()
+        meter = Meter(preset, epoch_steps, self.accelerator, self.seconds)
+        for done in self.take_steps():
             self.step = done.step
-            losses.append(done.loss)
-            norms.append(done.grad_norm)
-            ends_epoch = done.step % epoch_steps == 0
+            meter.add(done)
             ends_run = done.step == self.steps
             if done.step % preset.log_every == 0 or ends_run:
-                loss = self.accelerator.reduce(
-                    torch.stack(losses).mean(), "mean"
-                ).item()
-                norm = torch.stack(norms).mean().item()
-                self._check_finite(loss, norm)
-                spent = time.perf_counter() - since
-                timed = min(len(losses), taken + 1 - unclocked)
-                self.seconds += spent
-                row = {
-                    "step": done.step,
-                    "epoch": round(done.step / epoch_steps, 4),
-                    "loss": loss,
-                    "grad_norm": norm,
-                    "lr": done.lr,
-                    "images_per_second": timed * preset.batch / spent,
-                    "seconds": self.seconds,
-                }
+                row = meter.row()
+                self.seconds = row["seconds"]
+                self._check_finite(row["loss"], row["grad_norm"])
                 self._log(row)
-                losses, norms = [], []
                 yield row
-                since = time.perf_counter()  # the listener's time is not training's
-            paused = time.perf_counter()
-            if self.main and ends_epoch:
+            if self.main and done.step % epoch_steps == 0:
                 self._end_epoch(done.step // epoch_steps)
             if self.main and (done.step % preset.checkpoint_every == 0 or ends_run):
                 self._save()
-            since += time.perf_counter() - paused  # only training counts
+            meter.go_on()  # the time of logging and saving is not training's
 
     def take_steps(self) -> Iterator[training.TrainStep]:
         """Train and yield after each step; nothing is logged, nothing saved."""
         preset, device = self.preset, self.accelerator.device
-        schedule = preset.make_schedule().to(device)
         net = self.net
         if preset.compile:
             net = compiled(net, graphs=preset.graphs)
         return training.train(
             net,
-            self._loss(schedule),
+            self._loss(preset.model.make_schedule().to(device)),
             self.batches.since(self.step, self.steps),
             self.optimizer,
-            lr=training.warmup_cosine(
-                preset.lr,
-                warmup=round(preset.warmup * self.batches.steps_an_epoch),
-                total=self.steps,
-                end=preset.lr_end,
-            ),
+            lr=self.rate(),
             ema=self.ema,
             clip=preset.clip,
             accumulate=preset.accumulate,
@@ -187,9 +280,19 @@ class Run:
             start=self.step,
         )
 
+    def rate(self) -> Callable[[int], float]:
+        """The learning rate after a number of steps."""
+        preset = self.preset
+        return training.warmup_cosine(
+            preset.lr,
+            warmup=round(preset.warmup * self.batches.steps_an_epoch),
+            total=self.steps,
+            end=preset.lr_end,
+        )
+
     def _loss(self, schedule: Schedule) -> Callable[..., Tensor]:
         """The loss of a network on what `Batches` yields."""
-        preset, target = self.preset, self.preset.make_target
+        preset, target = self.preset, self.preset.model.make_target()
         weight = min_snr(target, preset.min_snr) if preset.min_snr else None
         lesson = lesson_of(self.teacher, preset) if self.teacher else None
 
@@ -202,6 +305,12 @@ class Run:
             )
 
         return loss
+
+    @property
+    def model(self) -> DiffusionModel:
+        """The model as it stands, with the averaged weights."""
+        config = self.preset.model
+        return DiffusionModel(self.ema.net, config, self.encoder, self.latent)
 
     def _end_epoch(self, epoch: int) -> None:
         if len(self.split.held_out):
@@ -222,9 +331,9 @@ class Run:
         preset, device = self.preset, self.accelerator.device
         held_out = self.split.held_out[:HELD_OUT]
         n = len(held_out)
-        loss, g = self._loss(preset.make_schedule()), torch.Generator()
+        loss, g = self._loss(preset.model.make_schedule()), torch.Generator()
         g.manual_seed(preset.seed)
-        t = 1 + torch.arange(n) * preset.T // n
+        t = 1 + torch.arange(n) * preset.model.T // n
         losses = []
         for i in range(0, n, chunk):
             rows = held_out[i : i + chunk]
@@ -243,8 +352,8 @@ class Run:
         g = step_generator(self.preset.seed, x_T.device)
         steps, prompts = self.preset.sample_steps, None
         if self.split.caption is not None:
-            rows = self.split.caption[self.split.held_out[:ROWS]]
-            prompts = [self.split.captions[i] for i in rows]
+            shown = torch.cat([self.split.held_out, self.split.train])[:ROWS]
+            prompts = [self.split.captions[i] for i in self.split.caption[shown]]
         states = list(self.model.sample(x_T, steps, generator=g, prompts=prompts))
         save_strip(path, [self.model.decode(state.x) for state in states])
 
@@ -252,11 +361,10 @@ class Run:
         scaled = (
             self.accelerator.mixed_precision == "fp16"
         )  # whose scaler skips such steps
-        if not (np.isfinite(loss) and (scaled or np.isfinite(norm))):
+        if not (isfinite(loss) and (scaled or isfinite(norm))):
             raise Stopped(
                 f"the loss is no longer a number at step {self.step} (loss {loss}, "
-                f"gradient norm {norm}). {self.files.kept()} A smaller --lr or --clip "
-                "often helps."
+                f"gradient norm {norm}). {self.files.kept()} {GO_ON}"
             )
 
     def hardware(self) -> str:
@@ -270,23 +378,13 @@ class Run:
         threads, cores = torch.get_num_threads(), os.cpu_count()
         return f"{device.type}, {threads} threads, {cores} cores ({platform.machine()})"
 
-    def _resume(self) -> None:
-        checkpoints = self.files.checkpoints()
-        if checkpoints:
-            try:
-                self.step = training.load_checkpoint(
-                    checkpoints[-1], self.net, self.ema, self.optimizer
-                )
-            except ValueError as error:
-                older = checkpoints[-2].name if len(checkpoints) > 1 else "none"
-                raise Stopped(
-                    f"{error}. Remove it to go on from the one before: {older}."
-                ) from error
-        rows = [row for row in read_log(self.folder) if row["step"] <= self.step]
-        self.seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
-
     def _save(self) -> None:
         path = self.files.checkpoint(self.step)
+        if not all(p.isfinite().all() for p in self.ema.net.parameters()):
+            raise Stopped(
+                f"the weights are no longer numbers at step {self.step}. "
+                f"{self.files.kept()} {GO_ON}"
+            )
         try:
             training.save_checkpoint(
                 path, self.step, self.net, self.ema, self.optimizer
@@ -300,6 +398,25 @@ class Run:
             if self.listener:
                 self.listener(row)
             self.files.log(row)
+
+    # Phase 3: close -----------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give the folder free for other writers."""
+        self.held.close()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _with_stored_classes(preset: Preset, stored: Preset) -> Preset:
+    """Take the classes that a run was begun with: only its data name them."""
+    if preset.labels and stored.labels and not preset.model.classes:
+        return preset.with_classes(stored.model.classes)
+    return preset
 
 
 def mixed_precision(preset: Preset) -> str:

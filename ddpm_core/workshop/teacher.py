@@ -6,28 +6,26 @@ import torch
 
 from ddpm_core.distillation import Lesson, progressive, reflow
 from ddpm_core.models import DiffusionModel, load_model
+from ddpm_core.workshop.folder import flat
 from ddpm_core.workshop.presets import Preset
-
-SHARED = (
-    "size schedule T beta_start beta_end zero_terminal_snr target latent unet".split()
-)
-"""What a student has in common with its teacher, from whose weights it starts."""
 
 
 def load_teacher(preset: Preset, device: torch.device) -> DiffusionModel | None:
     """Load the preset's teacher; None if it has none.
 
-    Raises as `load_model` does, and ValueError for one that differs from the preset.
+    Its student starts from its weights, and so is the same kind of model. Raises as
+    `load_model` does, and ValueError for a teacher that differs from the preset's
+    model.
     """
     if not preset.teacher:
         return None
     teacher = load_model(preset.teacher, device)
-    ours, theirs = preset, teacher.preset
-    differing = [k for k in SHARED if getattr(ours, k) != getattr(theirs, k)]
+    ours, theirs = flat(preset.model.to_dict()), flat(teacher.config.to_dict())
+    differing = [name for name in theirs if ours.get(name) != theirs[name]]
     if differing:
         raise ValueError(
             f"a student is built as its teacher {preset.teacher} is, which differs in "
-            + ", ".join(f"{k} ({getattr(theirs, k)})" for k in differing)
+            + ", ".join(f"{name} ({theirs[name]})" for name in differing)
         )
     return teacher
 
