@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from ddpm_core.datasets import packed
+from ddpm_core.datasets import atomic
 from ddpm_core.datasets.packed import (
     UNLABELLED,
     PackedImages,
@@ -213,16 +213,17 @@ def test_a_cache_in_the_middle_of_a_swap_opens(cache):
 def test_the_disk_must_have_room_for_what_is_expected(tmp_path):
     with (
         pytest.raises(OSError, match="MB are needed"),
-        packed_writer(tmp_path / "cache", size=64, expected=10**13),
+        packed_writer(tmp_path / "cache", size=64) as writer,
     ):
-        pytest.fail("it was to be refused before any work is done")
+        writer.expect(10**13)
+        pytest.fail("it is to be refused before any work is done")
 
 
 def test_a_disk_that_fills_up_leaves_the_earlier_cache(cache, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packed.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="the disk is full; nothing was changed"):
         write_packed(cache, random_images(3))
     assert len(PackedImages.open(cache, verify=True)) == 7

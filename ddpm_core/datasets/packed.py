@@ -7,19 +7,19 @@ known) and `meta.json` (what it is, how it was made, its checksums).
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from ddpm_core.datasets.atomic import replaced_folder, restore_folder
+from ddpm_core.datasets.atomic import check_room, current_folder, written_folder
 
 FORMAT = "ddpm-packed-images"
 VERSION = 1
+FILES = ("meta.json", "images.npy", "labels.npy")
 UNLABELLED = -1
 """The label of an image whose class is not known."""
 
@@ -74,8 +74,7 @@ class PackedImages:
         Raises FileNotFoundError where a part is missing, ValueError where the folder is
         of another format or version, truncated, or (with `verify`) changed.
         """
-        path = Path(path)
-        restore_folder(path)
+        path = current_folder(path)
         meta = read_meta(path)
         images = _open_array(path / "images.npy", meta["sha256"], verify)
         labels = None
@@ -129,6 +128,10 @@ class PackedWriter:
         self._file = open(folder / "images.npy", "wb")  # noqa: SIM115, see close
         self._header_bytes = self._write_header()
 
+    def expect(self, n: int) -> None:
+        """Raise NoRoom, an OSError, where the disk has no room for n images."""
+        check_room(self.folder, n * self.size**2 * 3)
+
     def append(self, image: np.ndarray, label: int = UNLABELLED) -> None:
         """Add one image, uint8 (size, size, 3), and its label."""
         expected = (self.size, self.size, 3)
@@ -141,21 +144,20 @@ class PackedWriter:
         self.labels.append(label)
 
     def finish(self) -> None:
-        """Complete the header, write labels.npy and meta.json, put all on the disk."""
+        """Complete the header, write labels.npy and meta.json."""
         n = len(self.labels)
         if n == 0:
             raise ValueError("there are no images to pack")
         if self._write_header() != self._header_bytes:  # only now is n known
             raise RuntimeError("the header of images.npy has changed its length")
-        _close_on_disk(self._file)
+        self._file.close()
         record = {"format": FORMAT, "version": VERSION, "n": n, "size": self.size}
         record["sha256"] = _sha256(self.folder / "images.npy")
         record["labels_sha256"] = self._write_labels()
         # The record goes first to be seen, and last so that nothing overrides it.
         meta = record | self.meta | record
-        with open(self.folder / "meta.json", "wb") as file:
-            file.write(json.dumps(meta, indent=1, ensure_ascii=False).encode())
-            _close_on_disk(file)
+        text = json.dumps(meta, indent=1, ensure_ascii=False)
+        (self.folder / "meta.json").write_text(text, encoding="utf-8")
 
     def close(self) -> None:
         """Close the file of images, whatever becomes of what is still buffered."""
@@ -176,23 +178,18 @@ class PackedWriter:
         if (labels == UNLABELLED).all():
             return None
         _check_labels(labels, len(labels), len(self.meta["classes"]))
-        with open(self.folder / "labels.npy", "wb") as file:
-            np.save(file, labels)
-            _close_on_disk(file)
+        np.save(self.folder / "labels.npy", labels)
         return _sha256(self.folder / "labels.npy")
 
 
 @contextmanager
-def packed_writer(
-    path: str | Path, *, size: int, expected: int = 1
-) -> Iterator[PackedWriter]:
+def packed_writer(path: str | Path, *, size: int) -> Iterator[PackedWriter]:
     """Give a writer of the packed folder `path`, which takes its place at the end.
 
-    Errors as in `replaced_folder`: only a packed folder is replaced, and the disk must
-    have room for the `expected` number of images. Raises ValueError for no images.
+    Errors as in `written_folder`: only a packed folder is replaced. Raises ValueError
+    for no images.
     """
-    room = expected * size * size * 3
-    with replaced_folder(path, replaceable=_is_packed, needed_bytes=room) as folder:
+    with written_folder(path, names=FILES, is_ours=_is_packed) as folder:
         writer = PackedWriter(folder, size)
         try:
             yield writer
@@ -261,19 +258,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _close_on_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-
-
-def _is_packed(path: Path) -> bool:
-    """Tell an empty folder, or one with nothing but packed images, from all else."""
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    if "meta.json" not in names:
-        return not names
+def _is_packed(folder: Path) -> bool:
+    """Tell whether meta.json is that of packed images, of whatever version."""
     with suppress(ValueError, AttributeError):
-        known = names <= {"images.npy", "labels.npy", "meta.json"}
-        text = (path / "meta.json").read_text(encoding="utf-8")
-        return known and json.loads(text).get("format") == FORMAT
+        text = (folder / "meta.json").read_text(encoding="utf-8")
+        return json.loads(text).get("format") == FORMAT
     return False

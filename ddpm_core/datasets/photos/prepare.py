@@ -96,11 +96,12 @@ def prepare(
     start = time.perf_counter()
     if size < 8:
         raise ValueError(f"size must be at least 8 pixels, got {size}")
-    photos = find_photos(source, labels=labels)
-    items = _in_split(photos.items, split)
     min_side = max(8, size // 4) if min_side is None else min_side
     decode = partial(_try_decode, size=size, fit=fit, min_side=min_side)
-    with packed_writer(out, size=size, expected=len(items)) as writer:
+    with packed_writer(out, size=size) as writer:
+        photos = find_photos(source, labels=labels)
+        items = _in_split(photos.items, split)
+        writer.expect(len(items))
         images = _decode_all(decode, items, workers or os.cpu_count() or 1)
         counts = _write_all(writer, items, images, progress)
         if not writer.labels:
