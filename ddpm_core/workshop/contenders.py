@@ -20,7 +20,8 @@ from ddpm_core import gan, vae
 from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.types import Images
 from ddpm_core.weights import WEIGHTS, fit_weights, load_weights
-from ddpm_core.workshop.evaluation import draw_samples, told_captions
+from ddpm_core.workshop.evaluation import draw_samples, sampled_prompts
+from ddpm_core.workshop.presets import training_of
 
 RESULTS = WEIGHTS.parent / "results"
 """Where the tables lie that were measured with the models that ship."""
@@ -68,7 +69,8 @@ def load_contender(
         net = gan.Generator(gan.GANConfig.from_dict(card["config"]))
         draw = _in_one_call(_ready(net, state, name), gan.sample)
     else:
-        draw = _in_steps(load_model(name, device), steps, sampler)
+        data = training_of(name).data
+        draw = _in_steps(load_model(name, device), data, steps, sampler)
         return Contender(card["name"], kind, steps, card["parameters"], draw, device)
     return Contender(card["name"], kind, 1, card["parameters"], draw)
 
@@ -95,9 +97,11 @@ def _in_one_call(net: nn.Module, sample: Callable[..., Images], chunk: int = 128
     return draw
 
 
-def _in_steps(model: DiffusionModel, steps: int, sampler: str):
+def _in_steps(model: DiffusionModel, data: str, steps: int, sampler: str):
     def draw(n: int, seed: int) -> Images:
-        told = told_captions(model, n, seed=seed, scale=1.0)
-        return draw_samples(model, n, steps=steps, sampler=sampler, seed=seed, **told)
+        prompts = sampled_prompts(model, data, n, seed=seed, scale=1.0)
+        return draw_samples(
+            model, n, steps=steps, sampler=sampler, seed=seed, **prompts
+        )
 
     return draw

@@ -1,11 +1,11 @@
 """Measures a model's samples against real images, and looks for copies. Chapter 04."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,20 @@ from ddpm_core.classifier import Attributes, load_classifier
 from ddpm_core.datasets import PackedImages, to_float, to_uint8
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
-from ddpm_core.models import DiffusionModel, best_device, step_generator
+from ddpm_core.models import (
+    DiffusionModel,
+    Prompted,
+    best_device,
+    step_generator,
+)
+from ddpm_core.options import one_of
 from ddpm_core.samplers import last
 from ddpm_core.types import Features, Images
 from ddpm_core.workshop.batches import load_split
-from ddpm_core.workshop.presets import Preset, one_of
+from ddpm_core.workshop.presets import Preset
 
-ASKED = ("body", "colour", "time")
-"""What every caption of a toy car names."""
+NAMED = ("body", "colour", "time")
+"""The attributes that every caption of a toy car names."""
 
 
 class Extractor(NamedTuple):
@@ -162,34 +168,34 @@ def score(
     )
 
 
-def real_images(data: str, preset: Preset, n: int, seed: int) -> tuple[Images, Images]:
+def real_images(data: str, trained: Preset, n: int, seed: int) -> tuple[Images, Images]:
     """Two lots of n real images: what samples are measured against, and others.
 
-    Toy cars of that seed; of the photos that the preset trains on, those held out, and
+    Toy cars of that seed; of the photos of the preset `trained`, those held out, and
     then others; of another packed folder, different ones. Raises ValueError where there
-    are fewer, or where their size is not the preset's.
+    are fewer, or where their size is not the model's.
     """
     if data == "toy-cars":
-        return to_float(draw_toy_cars(2 * n, size=preset.size, seed=seed).images).split(
+        return to_float(draw_toy_cars(2 * n, size=trained.model.size, seed=seed).images).split(
             n
         )
     packed = PackedImages.open(data)
-    if packed.size != preset.size or len(packed) < 2 * n:
+    if packed.size != trained.model.size or len(packed) < 2 * n:
         raise ValueError(
-            f"twice {n} images of {preset.size} pixels are needed, {data} holds "
+            f"twice {n} images of {trained.model.size} pixels are needed, {data} holds "
             f"{len(packed)} of {packed.size} pixels"
         )
     g = torch.Generator().manual_seed(seed)
-    if data != preset.data:
+    if data != trained.data:
         first, second = torch.randperm(len(packed), generator=g)[: 2 * n].split(n)
-    elif preset.held_out >= n:
-        split = load_split(preset)
+    elif trained.held_out >= n:
+        split = load_split(trained)
         first = split.held_out[:n]
         second = split.train[torch.randperm(len(split.train), generator=g)[:n]]
     else:
         raise ValueError(
             f"{n} photos that were not trained on are needed, this model held out "
-            f"{preset.held_out} of {data}: choose a smaller n"
+            f"{trained.held_out} of {data}: choose a smaller n"
         )
     return tuple(to_float(packed.images[rows.numpy()]) for rows in (first, second))
 
@@ -202,45 +208,52 @@ def draw_samples(
     sampler: str = "ddim",
     t_end: int = 0,
     seed: int = 0,
+    spacing: str = "time",
     chunk: int = 128,
-    prompts: Sequence[str] | None = None,
-    scale: float = 1.0,
+    **prompted: Unpack[Prompted],
 ) -> Images:
     """Sample n images, some at a time; the seed fixes them all.
 
-    A terminal shows how far it is. A text model needs a prompt for each, which it
-    follows with guidance of `scale`.
+    A terminal shows how far it is. `prompted`: for a conditional model, a prompt for
+    each image, and its guidance.
     """
     g, own = torch.Generator().manual_seed(seed), None
     images = []
     for i in tqdm(range(0, n, chunk), unit="batch", desc="sampling", disable=None):
         x_T = model.noise(min(chunk, n - i), g)
         own = own or step_generator(seed, x_T.device)
-        told = {}
-        if prompts is not None:
-            told = {"prompts": prompts[i : i + chunk], "scale": scale}
-        run = model.sample(x_T, steps, sampler, own, t_end=t_end, **told)
+        part = dict(prompted)
+        if "prompts" in part:
+            part["prompts"] = part["prompts"][i : i + chunk]
+        run = model.sample(
+            x_T, steps, sampler, own, t_end=t_end, spacing=spacing, **part
+        )
         images.append(model.decode(last(run)).cpu())
     return torch.cat(images)
 
 
-def told_captions(model: DiffusionModel, n: int, *, seed: int, scale: float) -> dict:
-    """What `draw_samples` is to be told: for a text model, n captions of its data."""
+def sampled_prompts(
+    model: DiffusionModel, data: str, n: int, *, seed: int, scale: float
+) -> Prompted:
+    """n prompts as the model's `data` has them, for `draw_samples`; none for no model
+    that takes any.
+    """
     if model.encoder is None:
         return {}
-    if model.preset.data == "toy-cars":
+    if model.config.classes:
+        known = model.config.classes
+    elif data == "toy-cars":
         captions = draw_toy_cars(n, size=16, seed=seed).captions
+        return {"prompts": captions, "scale": scale}
     else:
-        known = PackedImages.open(model.preset.data).captions
-        rows = torch.randint(
-            len(known), (n,), generator=torch.Generator().manual_seed(seed)
-        )
-        captions = [known[i] for i in rows]
-    return {"prompts": captions, "scale": scale}
+        known = PackedImages.open(data).captions
+    g = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(known), (n,), generator=g)
+    return {"prompts": [known[i] for i in rows], "scale": scale}
 
 
-def asked(n: int, *, seed: int) -> Attributes:
-    """What the captions of `told_captions` ask for, where the data are toy cars."""
+def prompted_attributes(n: int, *, seed: int) -> Attributes:
+    """The attributes of the cars whose captions `sampled_prompts` gives."""
     return torch.from_numpy(draw_toy_cars(n, size=16, seed=seed).attributes)
 
 
@@ -250,12 +263,12 @@ def obedience(samples: Images, attributes: Attributes) -> dict[str, float]:
     Body, colour and time, which each caption names; `attributes` (n, 5) in the order of
     ATTRIBUTES. Chapter 10.
     """
-    columns = [list(ATTRIBUTES).index(name) for name in ASKED]
+    columns = [list(ATTRIBUTES).index(name) for name in NAMED]
     seen = load_classifier().predict(samples).attributes[:, columns]
     right = seen == attributes[:, columns]
     shares = right.double().mean(0).tolist()
     return {
-        **dict(zip(ASKED, shares, strict=True)),
+        **dict(zip(NAMED, shares, strict=True)),
         "all": right.all(1).double().mean().item(),
     }
 

@@ -33,8 +33,9 @@ def fits(preset: Preset) -> bool:
     """Try whether a step of a run fits into memory, in a run of its own."""
     try:
         with TemporaryDirectory() as folder:
-            for _ in islice(Run(Path(folder), preset).take_steps(), 1):
-                pass
+            with Run.begin(Path(folder) / "run", preset) as run:
+                for _ in islice(run.take_steps(), 1):
+                    pass
     except torch.OutOfMemoryError:
         return False
     finally:

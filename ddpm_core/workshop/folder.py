@@ -141,7 +141,7 @@ class RunFolder:
         return f"Kept: {kept[-1]}." if kept else "No checkpoint had been written yet."
 
     def damaged_lines(self) -> list[int]:
-        """The numbers of the log's lines that cannot be read, but for a cut last one."""
+        """The numbers of the log's damaged lines; a last one cut short is none."""
         rows = _log_lines(self.path)
         return [i for i, row in enumerate(rows[:-1], 1) if row is None]
 
@@ -170,7 +170,7 @@ class RunFolder:
 
 
 def read_log(folder: Path) -> list[dict]:
-    """Read the rows of a run's log; lines that are cut short or damaged are left out."""
+    """Read the rows of a run's log; damaged lines are left out."""
     return [row for row in _log_lines(folder) if row is not None]
 
 
@@ -203,9 +203,8 @@ def read_object(path: Path) -> dict:
 def differences(new: Preset, old: Preset) -> dict[str, tuple]:
     """What differs between two presets, by the name of the option: (old, new)."""
     a, b = flat(old.to_dict()), flat(new.to_dict())
-    names = [
-        name for name in (*b, *(a.keys() - b.keys())) if a.get(name) != b.get(name)
-    ]
+    names = [*b, *sorted(a.keys() - b.keys())]
+    names = [name for name in names if a.get(name) != b.get(name)]
     return {name: (a.get(name), b.get(name)) for name in names}
 
 

@@ -13,6 +13,7 @@ from ddpm_core import metrics
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.toy_cars import attributes_showing, draw_toy_cars
 from ddpm_core.models import DiffusionModel, load_model
+from ddpm_core.workshop.presets import Preset, training_of
 from ddpm_core.types import Features
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.tables import write_table
@@ -32,7 +33,7 @@ def cars_of_one_prompt(n: int, seed: int) -> Features:
 
 
 def measure(
-    model: DiffusionModel, scale: float, *, n: int, steps: int, seed: int
+    model: DiffusionModel, trained: Preset, scale: float, *, n: int, steps: int, seed: int
 ) -> dict:
     """One row: what the cars show of n captions, how good, how varied.
 
@@ -42,14 +43,16 @@ def measure(
     """
     ruler, half = evaluation.classifier_extractor(), n // 2
     draw = partial(evaluation.draw_samples, model, steps=steps, seed=seed, scale=scale)
-    told = evaluation.told_captions(model, n, seed=seed + 1, scale=scale)
-    samples = draw(n, prompts=told["prompts"])
-    real = evaluation.real_images("toy-cars", model.preset, n, seed + 1)
+    prompts = evaluation.sampled_prompts(
+        model, "toy-cars", n, seed=seed + 1, scale=scale
+    )
+    samples = draw(n, prompts=prompts["prompts"])
+    real = evaluation.real_images("toy-cars", trained, n, seed + 1)
     alike = ruler.features(draw(half, prompts=[ONE_PROMPT] * half))
     real_alike = cars_of_one_prompt(half, seed + 1)
     return {
         "scale": scale,
-        "obedience": evaluation.obedience(samples, evaluation.asked(n, seed=seed + 1)),
+        "obedience": evaluation.obedience(samples, evaluation.prompted_attributes(n, seed=seed + 1)),
         "scores": asdict(evaluation.score(ruler, samples, *real)),
         "coverage of one prompt": metrics.density_coverage(real_alike, alike).coverage,
     }
@@ -58,9 +61,9 @@ def measure(
 def rows(n: int, steps: int, seed: int) -> Iterator[dict]:
     """Yield the rows of all models at all scales."""
     for name in MODELS:
-        model = load_model(name)
+        model, trained = load_model(name), training_of(name)
         for scale in SCALES:
-            found = measure(model, scale, n=n, steps=steps, seed=seed)
+            found = measure(model, trained, scale, n=n, steps=steps, seed=seed)
             yield {"name": name, **found}
 
 

@@ -6,6 +6,7 @@ What the trained model is, a preset holds in its `model`: `config.ModelConfig`.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from ddpm_core.config import ModelConfig
@@ -19,6 +20,7 @@ from ddpm_core.options import (
     to_json,
 )
 from ddpm_core.unet import UNetConfig
+from ddpm_core.weights import read_card
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 
@@ -340,3 +342,15 @@ PRESETS = {
 def preset(name: str) -> Preset:
     """Return the preset of that name; raise ValueError that lists the names."""
     return PRESETS[one_of("preset", name, PRESETS)]
+
+
+def training_of(name: str | Path) -> Preset:
+    """Return how the weights of that name, or in that folder, were trained.
+
+    Raises as `read_card` does, and ValueError for a card that does not say it.
+    """
+    card = read_card(name)
+    try:
+        return Preset.from_dict({**card["training"], "model": card["config"]})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the card of {name} tells of no training: {error}") from error

@@ -17,7 +17,7 @@ from ddpm_core.types import Images
 from ddpm_core.weights import command_line, hardware
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.contenders import CPU, Contender, load_contender
-from ddpm_core.workshop.presets import one_of
+from ddpm_core.options import one_of
 
 TIMED = 64  # images in a batch whose drawing is timed
 
