@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
@@ -54,7 +53,7 @@ class Run:
         self.folder, self.preset, self.listener = folder, preset, listener
         self.files = RunFolder(folder)
         _check_launcher(preset)
-        self.accelerator = Accelerator(mixed_precision=mixed_precision(preset))
+        self.accelerator = training.make_accelerator(mixed_precision(preset))
         self.main = self.accelerator.is_main_process
         torch.backends.cudnn.benchmark = True  # all batches have one shape
         self.files.check(preset, resume=resume)
