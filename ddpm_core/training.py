@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from math import cos, pi
@@ -10,9 +11,14 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+
+PRECISIONS = ("no", "bf16", "fp16")
+"""The number formats of training, as accelerate names them: no is fp32."""
 
 
 class TrainStep(NamedTuple):
@@ -22,6 +28,25 @@ class TrainStep(NamedTuple):
     loss: Tensor  # mean over this process's share of the batch, before the step
     grad_norm: Tensor  # before clipping
     lr: float
+
+
+def make_accelerator(precision: str | None = None) -> Accelerator:
+    """Return an accelerator that trains in that precision: no, bf16 or fp16.
+
+    Without one it is that of `accelerate launch`, or no (fp32). accelerate keeps one
+    precision for the whole process; here each accelerator has its own, so that runs of
+    different precisions can follow each other in one kernel. Raises ValueError for
+    another precision. Chapter 07.
+    """
+    precision = precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(mixed_precision=precision)
+    accelerator.state.__dict__ = dict(accelerator.state.__dict__)
+    return accelerator
 
 
 def train(
@@ -44,7 +69,7 @@ def train(
     the steps done before. Mixed precision and several processes are the accelerator's.
     Chapter 07.
     """
-    accelerator = accelerator or Accelerator()
+    accelerator = accelerator or make_accelerator()
     trained = net
     net, optimizer = accelerator.prepare(net, optimizer)
     net.train()

@@ -1,0 +1,161 @@
+"""What public functions accept: each check raises one line with the value it got.
+
+Shapes and types are known without waiting for a device, so these checks may stand in a
+training step. Values of tensors are checked on the CPU alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from math import inf, isfinite
+from numbers import Integral, Real
+from types import UnionType
+from typing import get_args, get_origin
+
+import torch
+from torch import Tensor
+
+LONGEST = 80  # characters of a value that an error quotes
+
+
+def quoted(value: object) -> str:
+    """Return the value as an error shows it: on one line, and not too long."""
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def check_number(
+    name: str, value: object, low: float = -inf, high: float = inf, *, above=None
+) -> None:
+    """Raise unless `value` is a finite number in low..high, or above `above`.
+
+    TypeError for what is no number, ValueError for one out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {quoted(value)}")
+    if not isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value}")
+    if above is not None and not value > above:
+        raise ValueError(f"{name} must be above {above}, got {value}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must {_range(low, high)}, got {value}")
+
+
+def check_count(name: str, value: object, low: int = 1, high: float = inf) -> None:
+    """Raise unless `value` is a whole number in low..high, as `check_number` does."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {quoted(value)}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must {_range(low, high)}, got {quoted(value)}")
+
+
+def _range(low: float, high: float) -> str:
+    if high == inf:
+        return f"be at least {low}"
+    return f"be at most {high}" if low == -inf else f"lie in {low}..{high}"
+
+
+def check_floating(name: str, x: object, shape: str = "(b, ...)") -> None:
+    """Raise unless x is a tensor of real numbers with the axes of `shape`.
+
+    `shape` is words for the reader, such as "(b, c, h, w)"; "..." stands for any axes.
+    TypeError for no tensor and for integers, ValueError for other axes.
+    """
+    _check_tensor(name, x)
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating-point, got {x.dtype}")
+    _check_axes(name, x, shape)
+
+
+def check_integers(name: str, x: object, shape: str = "(b,)") -> None:
+    """Raise unless x is a tensor of integers (no booleans) with the axes of `shape`."""
+    _check_tensor(name, x)
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"{name} must be integers, got {x.dtype}")
+    _check_axes(name, x, shape)
+
+
+def _check_tensor(name: str, x: object) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+
+
+def _check_axes(name: str, x: Tensor, shape: str) -> None:
+    axes = [axis for axis in shape.strip("()").split(",") if axis.strip()]
+    some = axes[-1].strip() == "..."
+    if x.ndim != len(axes) if not some else x.ndim < len(axes) - 1:
+        raise ValueError(f"{name} must have the shape {shape}, got {tuple(x.shape)}")
+
+
+def check_shape(name: str, x: Tensor, shape: Sequence[int], of: str = "") -> None:
+    """Raise ValueError unless x has exactly this shape, which is that of `of`."""
+    if x.shape != torch.Size(shape):
+        wanted = f"the shape of {of}, {tuple(shape)}" if of else f"shape {tuple(shape)}"
+        raise ValueError(f"{name} must have {wanted}, got {tuple(x.shape)}")
+
+
+def check_output(name: str, output: object, like: Tensor, of: str) -> None:
+    """Raise unless a function returned floats of the shape of what it was given.
+
+    So that a network of 1 channel is not compared with 3 by broadcasting.
+    """
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        got = output.dtype if isinstance(output, Tensor) else type(output).__name__
+        raise TypeError(f"{name} must return a floating-point tensor, got {got}")
+    if output.shape != like.shape:
+        raise ValueError(
+            f"{name} must return the shape of {of}, {tuple(like.shape)}, "
+            f"got {tuple(output.shape)}"
+        )
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Raise ValueError for NaN and infinity; it waits for the device."""
+    if not x.isfinite().all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+
+
+def check_fields(config: object) -> None:
+    """Raise ValueError unless each field of a dataclass has the type it declares.
+
+    For configurations, which come from JSON and from command lines: whole numbers,
+    finite numbers, booleans, text, and tuples of these.
+    """
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if not _is(value, field.type):
+            raise ValueError(
+                f"{field.name} must be {_in_words(field.type)}, got {quoted(value)}"
+            )
+
+
+WORDS = {int: "whole number", float: "finite number", bool: "true or false"}
+WORDS |= {str: "text", type(None): "nothing"}
+
+
+def _is(value: object, kind: object) -> bool:
+    if get_origin(kind) is UnionType:
+        return any(_is(value, part) for part in get_args(kind))
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        if not isinstance(value, tuple):
+            return False
+        if parts[-1] is ...:
+            return all(_is(v, parts[0]) for v in value)
+        return len(value) == len(parts) and all(map(_is, value, parts))
+    if kind is float:
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        return number and abs(value) < inf
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _in_words(kind: object) -> str:
+    if get_origin(kind) is UnionType:
+        return " or ".join(_in_words(part) for part in get_args(kind))
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        count = "" if parts[-1] is ... else f"{len(parts)} times "
+        return f"a list: {count}{WORDS.get(parts[0], parts[0])} each"
+    word = WORDS.get(kind, getattr(kind, "__name__", str(kind)))
+    return word if kind in (bool, str, type(None)) else f"a {word}"
