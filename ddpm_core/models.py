@@ -17,7 +17,7 @@ from ddpm_core.config import ModelConfig
 from ddpm_core.diffusion import Target, make_denoiser
 from ddpm_core.latent import LatentScaler, load_latent
 from ddpm_core.published_clip import PREFIX, PublishedCLIP, load_published_clip
-from ddpm_core.samplers import State, sample_by_name
+from ddpm_core.samplers import State, sample_by_name, times_by_name
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Condition, Denoise, Images, Samples, Times
 from ddpm_core.weights import fit_weights, load_weights
@@ -142,6 +142,19 @@ class DiffusionModel:
             t_end=t_end,
             generator=generator,
         )
+
+    def check_sampling(
+        self,
+        steps: int,
+        sampler: str = "ddim",
+        *,
+        t_end: int = 0,
+        spacing: str = "time",
+        **prompted: Unpack[Prompted],
+    ) -> None:
+        """Raise as `sample` does for what it cannot do, before anything costs time."""
+        times_by_name(sampler, self.schedule, steps, spacing=spacing, t_end=t_end)
+        self.denoiser(**prompted)
 
     def decode(self, x: Samples) -> Images:
         """Return the images that states stand for: themselves, but for latents."""

@@ -336,6 +336,15 @@ def sample_by_name(
     the last step is from there. Raises ValueError for other names and for calls that
     the schedule does not have. Chapter 09.
     """
+    times = times_by_name(name, schedule, calls, spacing=spacing, t_end=t_end)
+    step = SAMPLERS[name].make(schedule, denoise, calls)
+    return sample(denoise, step, x_T, times, generator=generator)
+
+
+def times_by_name(
+    name: str, schedule: Schedule, calls: int, *, spacing: str = "time", t_end: int = 0
+) -> list[int]:
+    """Return the timesteps of `sample_by_name`; raises as it does. Chapter 09."""
     sampler = SAMPLERS[one_of("sampler", name, SAMPLERS)]
     space = SPACINGS[one_of("spacing", spacing, SPACINGS)]
     if not 1 <= calls <= schedule.T:
@@ -343,9 +352,7 @@ def sample_by_name(
             f"steps must lie in 1..{schedule.T}, got {calls}: the model knows "
             f"T = {schedule.T} timesteps, and each call must be at a smaller one"
         )
-    times = space(schedule, sampler.intervals(schedule, calls), t_end)
-    step = sampler.make(schedule, denoise, calls)
-    return sample(denoise, step, x_T, times, generator=generator)
+    return space(schedule, sampler.intervals(schedule, calls), t_end)
 
 
 def _alpha_bars(schedule: Schedule, t: int, u: int) -> tuple[float, float]:

@@ -72,6 +72,11 @@ def load_weights(name: str | Path) -> tuple[dict[str, Tensor], dict]:
         raise ValueError(f"{folder} holds no readable safetensors: {error}") from error
 
 
+def read_card(name: str | Path) -> dict:
+    """Read the card of the weights of that name; raises as `load_weights` does."""
+    return json.loads((find_weights(name) / "card.json").read_text())
+
+
 def find_weights(name: str | Path) -> Path:
     """Return the folder of the weights of that name, or that folder itself."""
     for folder in (WEIGHTS / name, Path(name)):
@@ -92,13 +97,13 @@ def hardware(device: str | torch.device = "cpu") -> str:
     return f"{cores} ({platform.machine()})"
 
 
-def command_line(module: str, options: Mapping[str, object]) -> str:
-    """Write out the command `python -m module` that repeats a training, for its card.
+def command_line(command: str, options: Mapping[str, object]) -> str:
+    """Write out the command `ddpm command` that repeats a training, for its card.
 
-    `module`: its name, and after it the words that come before all options.
+    `command`: its name, and after it the words that come before all options.
     `options`: all that it takes, by the name of the parameter.
     """
-    words = ["python", "-m", *module.split()]
+    words = ["ddpm", *command.split()]
     for name, value in options.items():
         text = value.as_posix() if isinstance(value, Path) else str(value)
         words += ["--" + name.replace("_", "-"), text]

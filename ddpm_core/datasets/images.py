@@ -46,6 +46,18 @@ def check_images(images: Tensor, what: str = "images") -> None:
         )
 
 
+PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tiff")
+"""The endings of a picture that can be written."""
+
+
+def check_picture(path: Path) -> None:
+    """Raise ValueError unless the path has the ending of a picture."""
+    if path.suffix.lower() not in PICTURES:
+        raise ValueError(
+            f"{str(path)!r} must end in one of {', '.join(PICTURES)}, for a picture"
+        )
+
+
 def save_grid(path: Path, images: Images, ncols: int | None = None) -> None:
     """Save images as one picture, nearly square unless `ncols` is given.
 

@@ -1,6 +1,6 @@
 """The run of the capstone: trained, measured on the way, written down. Chapter 14.
 
-    python -m ddpm_core.workshop.capstone cars64 --run data/runs/cars64 --out data/results/cars64
+    ddpm capstone cars64 --run data/runs/cars64 --out data/results/cars64
 
 It takes the options of `ddpm train` too, and goes on with a run that stands in its
 folder. What it writes is small: `results.json`, which names the command, the commit,
@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypedDict, Unpack
 
 import torch
 import typer
@@ -24,11 +24,12 @@ from PIL import Image
 
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.models import DiffusionModel, quick
+from ddpm_core.options import shown
 from ddpm_core.types import Images
 from ddpm_core.workshop import evaluation
-from ddpm_core.workshop.cli import changed_fields, preset_options
 from ddpm_core.workshop.estimate import forward_flop
 from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.preset_options import changed_fields, preset_options
 from ddpm_core.workshop.presets import Preset, preset
 from ddpm_core.workshop.run import Run
 
@@ -37,10 +38,18 @@ AUDITED = 16  # samples above their nearest training image
 BINS = 16  # of times, in which the held-out loss is told
 CHUNK = 256  # images that are sampled at once
 PICTURED = 50  # network calls for these pictures
-SAMPLERS = ("ddim", "dpm-solver++")
+COMPARED = ("ddim", "dpm-solver++")  # samplers of the table
 FEW = 50  # network calls, up to which each sampler is measured
 
-RESULTS = Path(__file__).parents[1] / "data" / "results"
+RESULTS = Path(__file__).parents[2] / "data" / "results"
+
+
+class How(TypedDict, total=False):
+    """How samples are drawn: sampler, network calls, and an early end."""
+
+    sampler: str
+    calls: int
+    t_end: int
 
 
 class Judge(NamedTuple):
@@ -49,23 +58,30 @@ class Judge(NamedTuple):
     measure: evaluation.Extractor
     real: Images
     more_real: Images
+    data: str
 
-    def score(self, model: DiffusionModel, **walk: object) -> dict:
-        """Samples measured; `walk` as `drawn` takes it, `took`: the seconds of it."""
+    def score(self, model: DiffusionModel, **how: Unpack[How]) -> dict:
+        """Measure samples drawn as `how` says; `took` is in seconds."""
         start = time.perf_counter()
-        samples = drawn(model, len(self.real), **walk)
+        samples = drawn(model, self.data, len(self.real), **how)
         took = {"took": round(time.perf_counter() - start, 2)}
         scores = evaluation.score(self.measure, samples, self.real, self.more_real)
-        return walk | took | asdict(scores)
+        return how | took | asdict(scores)
 
 
 def drawn(
-    model: DiffusionModel, n: int, *, sampler: str, calls: int, t_end: int = 0
+    model: DiffusionModel,
+    data: str,
+    n: int,
+    *,
+    sampler: str,
+    calls: int,
+    t_end: int = 0,
 ) -> Images:
-    """n samples of that many network calls, from the same noise and captions always."""
-    told = evaluation.told_captions(model, n, seed=1, scale=1.0)
+    """n samples of that many network calls, from the same noise and prompts always."""
+    prompts = evaluation.sampled_prompts(model, data, n, seed=1, scale=1.0)
     return evaluation.draw_samples(
-        model, n, steps=calls, sampler=sampler, t_end=t_end, chunk=CHUNK, **told
+        model, n, steps=calls, sampler=sampler, t_end=t_end, chunk=CHUNK, **prompts
     )
 
 
@@ -73,16 +89,16 @@ def judge(run: Run, features: str, n: int) -> Judge:
     """Prepare to measure the samples of a run on n images."""
     data = run.preset.data
     real = evaluation.real_images(data, run.preset, n, run.preset.seed + 1)
-    return Judge(evaluation.extractor(features), *real)
+    return Judge(evaluation.extractor(features), *real, data)
 
 
-def train(run: Run, by: Judge, marks: Sequence[float], calls: int) -> list[dict]:
+def train(run: Run, referee: Judge, marks: Sequence[float], calls: int) -> list[dict]:
     """Train to the end; measure at the `marks`, shares of the run in 0..1.
 
     Returns a row for each mark, also for those before the run was resumed.
     """
     path = run.folder / "marks.jsonl"
-    known = path.read_text().splitlines() if path.exists() else []
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     known = [row for row in map(json.loads, known) if row["step"] <= run.step]
     model = quick(run.model)
     left = [mark for mark in sorted(marks) if mark * run.steps > run.step]
@@ -90,8 +106,10 @@ def train(run: Run, by: Judge, marks: Sequence[float], calls: int) -> list[dict]
         if left and row["step"] >= left[0] * run.steps:
             left = [mark for mark in left if mark * run.steps > row["step"]]
             place = {key: row[key] for key in ("step", "epoch", "seconds")}
-            known.append(place | by.score(model, sampler="ddim", calls=calls))
-            path.write_text("".join(json.dumps(row) + "\n" for row in known))
+            known.append(place | referee.score(model, sampler="ddim", calls=calls))
+            path.write_text(
+                "".join(json.dumps(row) + "\n" for row in known), encoding="utf-8"
+            )
             print(known[-1], flush=True)
     return known
 
@@ -149,8 +167,8 @@ def commit() -> str:
 
 def save_pictures(run: Run, out: Path, t_end: int) -> None:
     """Write samples, some above their nearest training image, and the run's strips."""
-    walk = {"sampler": "ddim", "calls": PICTURED, "t_end": t_end}
-    samples = drawn(quick(run.model), SHOWN, **walk)
+    how = {"sampler": "ddim", "calls": PICTURED, "t_end": t_end}
+    samples = drawn(quick(run.model), run.preset.data, SHOWN, **how)
     trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
     save_grid(out / "samples.webp", samples)
     evaluation.save_beside_nearest(out / "nearest.webp", samples[:AUDITED], trained_on)
@@ -160,7 +178,21 @@ def save_pictures(run: Run, out: Path, t_end: int) -> None:
 
 def load_results(name: str) -> dict:
     """Read what a run found: `results.json` of data/results/`name`. Chapter 14."""
-    return json.loads((RESULTS / name / "results.json").read_text())
+    return json.loads((RESULTS / name / "results.json").read_text(encoding="utf-8"))
+
+
+def numbers(name: str, text: str, kind: type, low: float, high: float) -> list:
+    """Read numbers with commas between; ValueError for others than low..high."""
+    try:
+        found = [kind(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(low <= number <= high for number in found):
+        raise ValueError(
+            f"--{name} takes numbers in {low}..{high} with commas between, got "
+            f"{shown(text)}"
+        )
+    return found
 
 
 @preset_options
@@ -184,26 +216,24 @@ def main(
 ) -> None:
     """Train a preset, or go on with its run; measure it; write results and pictures."""
     chosen: Preset = preset(name).replace(**changed_fields(options))
+    counts = numbers("table", table, int, 1, chosen.model.T)
+    shares = numbers("marks", marks, float, 0, 1)
+    out.mkdir(parents=True, exist_ok=True)
     started = (run / "config.json").exists()
-    training = Run(run, chosen, resume=started)
-    command = shlex.join(["python", "-m", "ddpm_core.workshop.capstone", *sys.argv[1:]])
+    training = (Run.resume if started else Run.begin)(run, chosen)
+    command = shlex.join(["ddpm", *sys.argv[1:]])
     training.note_command(command)
-    by = judge(training, features, n)
-    shares = [float(mark) for mark in marks.split(",")]
-    found = {"marks": train(training, by, shares, mark_calls)}
+    referee = judge(training, features, n)
+    found = {"marks": train(training, referee, shares, mark_calls)}
     found |= describe(training, command)
     found["loss by time"] = loss_by_time(training)
     found["loss by epoch"] = loss_by_epoch(training)
     found["table"] = []
-    out.mkdir(parents=True, exist_ok=True)
     save_pictures(training, out, t_end)
-    for count in map(int, table.split(",")):
-        for sampler in SAMPLERS if count <= FEW else ("ddim",):
-            walk = {"sampler": sampler, "calls": count, "t_end": t_end}
-            found["table"].append(by.score(quick(training.model), **walk))
+    for count in counts:
+        for sampler in COMPARED if count <= FEW else ("ddim",):
+            how = {"sampler": sampler, "calls": count, "t_end": t_end}
+            found["table"].append(referee.score(quick(training.model), **how))
             print(found["table"][-1], flush=True)
-            (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+            text = json.dumps(found, indent=1) + "\n"
+            (out / "results.json").write_text(text, encoding="utf-8")

@@ -1,11 +1,10 @@
-"""Three kinds of generative model side by side: quality, coverage, speed. Chapter 04.
+"""Models of any kind, to be compared: a VAE, a GAN, diffusion. Chapter 04.
 
-A VAE, a GAN and a diffusion model of like size draw toy cars after equal training time.
-`load_contender` brings one of them, whatever its kind. `python -m ddpm_core.workshop.contenders
-train` trains the VAE and the GAN (`training`), `ddpm train` the diffusion model;
-`python -m ddpm_core.workshop.contenders measure` measures models side by side (`measuring`), also
-for chapters 11 and 13, and `python -m ddpm_core.workshop.contenders guidance` the text models over
-the scale of their guidance, for chapter 10 (`guidance`).
+`load_contender` loads one of them, whatever its kind. `ddpm train-contender` trains the
+VAE and the GAN (`side.vae_and_gan`), `ddpm train` the diffusion model; `ddpm measure`
+measures models side by side (`tables`), also for chapters 11 and 13, and `ddpm
+measure-guidance` the text models over the scale of their guidance, for chapter 10
+(`guidance`).
 """
 
 import json

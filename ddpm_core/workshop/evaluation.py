@@ -176,9 +176,9 @@ def real_images(data: str, trained: Preset, n: int, seed: int) -> tuple[Images, 
     are fewer, or where their size is not the model's.
     """
     if data == "toy-cars":
-        return to_float(draw_toy_cars(2 * n, size=trained.model.size, seed=seed).images).split(
-            n
-        )
+        return to_float(
+            draw_toy_cars(2 * n, size=trained.model.size, seed=seed).images
+        ).split(n)
     packed = PackedImages.open(data)
     if packed.size != trained.model.size or len(packed) < 2 * n:
         raise ValueError(
@@ -230,6 +230,16 @@ def draw_samples(
         )
         images.append(model.decode(last(run)).cpu())
     return torch.cat(images)
+
+
+def draw_strips(
+    model: DiffusionModel, n: int, *, steps: int, seed: int = 0, **how: object
+) -> list[Images]:
+    """Sample n images as `draw_samples` does; return their states on the way."""
+    x_T = model.noise(n, torch.Generator().manual_seed(seed))
+    g = step_generator(seed, x_T.device)
+    states = model.sample(x_T, steps, generator=g, **how)
+    return [model.decode(state.x).cpu() for state in states]
 
 
 def sampled_prompts(

@@ -32,10 +32,12 @@ def in_parts_that_fit(preset: Preset) -> Preset:
 def fits(preset: Preset) -> bool:
     """Try whether a step of a run fits into memory, in a run of its own."""
     try:
-        with TemporaryDirectory() as folder:
-            with Run.begin(Path(folder) / "run", preset) as run:
-                for _ in islice(run.take_steps(), 1):
-                    pass
+        with (
+            TemporaryDirectory() as folder,
+            Run.begin(Path(folder) / "run", preset) as run,
+        ):
+            for _ in islice(run.take_steps(), 1):
+                pass
     except torch.OutOfMemoryError:
         return False
     finally:

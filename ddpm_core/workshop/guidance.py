@@ -13,9 +13,9 @@ from ddpm_core import metrics
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.toy_cars import attributes_showing, draw_toy_cars
 from ddpm_core.models import DiffusionModel, load_model
-from ddpm_core.workshop.presets import Preset, training_of
 from ddpm_core.types import Features
 from ddpm_core.workshop import evaluation
+from ddpm_core.workshop.presets import Preset, training_of
 from ddpm_core.workshop.tables import write_table
 
 MODELS = ("toy-cars-text-32", "toy-cars-text-latent-32")
@@ -33,7 +33,13 @@ def cars_of_one_prompt(n: int, seed: int) -> Features:
 
 
 def measure(
-    model: DiffusionModel, trained: Preset, scale: float, *, n: int, steps: int, seed: int
+    model: DiffusionModel,
+    trained: Preset,
+    scale: float,
+    *,
+    n: int,
+    steps: int,
+    seed: int,
 ) -> dict:
     """One row: what the cars show of n captions, how good, how varied.
 
@@ -50,9 +56,10 @@ def measure(
     real = evaluation.real_images("toy-cars", trained, n, seed + 1)
     alike = ruler.features(draw(half, prompts=[ONE_PROMPT] * half))
     real_alike = cars_of_one_prompt(half, seed + 1)
+    wanted = evaluation.prompted_attributes(n, seed=seed + 1)
     return {
         "scale": scale,
-        "obedience": evaluation.obedience(samples, evaluation.prompted_attributes(n, seed=seed + 1)),
+        "obedience": evaluation.obedience(samples, wanted),
         "scores": asdict(evaluation.score(ruler, samples, *real)),
         "coverage of one prompt": metrics.density_coverage(real_alike, alike).coverage,
     }

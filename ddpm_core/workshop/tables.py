@@ -12,12 +12,13 @@ import torch
 import typer
 
 from ddpm_core.datasets import to_float
+from ddpm_core.datasets.atomic import written_file
 from ddpm_core.datasets.toy_cars import draw_toy_cars
+from ddpm_core.options import one_of
 from ddpm_core.types import Images
 from ddpm_core.weights import command_line, hardware
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.contenders import CPU, Contender, load_contender
-from ddpm_core.options import one_of
 
 TIMED = 64  # images in a batch whose drawing is timed
 
@@ -167,15 +168,15 @@ def write_table(
 
     `options` are those of the command; `out` is the file. `facts` hold for all rows.
     """
-    found = []
-    for row in rows:
-        found.append(row)
-        print(row)
-    table = {
-        "command": command_line(f"ddpm_core.workshop.contenders {command}", options),
-        "hardware": hardware(options.get("device", "cpu")),
-        **facts,
-        "rows": found,
-    }
-    options["out"].parent.mkdir(parents=True, exist_ok=True)
-    options["out"].write_text(json.dumps(table, indent=1) + "\n")
+    with written_file(options["out"]) as new:
+        found = []
+        for row in rows:
+            found.append(row)
+            print(row)
+        table = {
+            "command": command_line(command, options),
+            "hardware": hardware(options.get("device", "cpu")),
+            **facts,
+            "rows": found,
+        }
+        new.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ddpm_core import metrics
 from ddpm_core.classifier import load_classifier
+from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import save_grid, to_float
 from ddpm_core.datasets.packed import PackedImages
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
@@ -26,6 +27,7 @@ from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.vae import VAE, VAEConfig
 from ddpm_core.weights import command_line, hardware, save_weights
+from ddpm_core.workshop.cards import FILES, card_text
 
 CONFIG = VAEConfig(channels=(64, 128), latent=4, spatial=True, blocks=1, patch=2)
 """A quarter of the side, 4 channels: 32x32 to 8x8, and 64x64 to 16x16."""
@@ -94,60 +96,62 @@ def main(
     options = dict(locals())
     if perceptual not in (*PERCEPTUAL, "none"):
         raise typer.BadParameter(f"choose {', '.join(PERCEPTUAL)} or none")
-    torch.manual_seed(seed)
-    images, unseen = load_images(data, size, cars, test, seed)
-    net = VAE(replace(CONFIG, size=size))
-    net = net.to(memory_format=torch.channels_last)
-    distance = PERCEPTUAL[perceptual]() if perceptual in PERCEPTUAL else None
-    generator = torch.Generator().manual_seed(seed)
+    with written_folder(out, names=FILES) as new:
+        torch.manual_seed(seed)
+        images, unseen = load_images(data, size, cars, test, seed)
+        net = VAE(replace(CONFIG, size=size))
+        net = net.to(memory_format=torch.channels_last)
+        distance = PERCEPTUAL[perceptual]() if perceptual in PERCEPTUAL else None
+        generator = torch.Generator().manual_seed(seed)
 
-    def loss(net: VAE, x: Images):
-        return autoencoder_loss(
+        def loss(net: VAE, x: Images):
+            return autoencoder_loss(
+                net,
+                x.contiguous(memory_format=torch.channels_last),
+                kl_weight=kl_weight,
+                perceptual=distance,
+                perceptual_weight=perceptual_weight,
+                generator=generator,
+            )
+
+        steps = passes * (len(images) // batch)
+        order = shuffled(len(images), passes=passes, batch=batch, seed=seed)
+        start = time.perf_counter()
+        training = train(
             net,
-            x.contiguous(memory_format=torch.channels_last),
-            kl_weight=kl_weight,
-            perceptual=distance,
-            perceptual_weight=perceptual_weight,
-            generator=generator,
+            loss,
+            ((to_float(images[rows.numpy()]),) for rows in order),
+            torch.optim.AdamW(net.parameters(), lr, weight_decay=0.0, fused=True),
+            lr=warmup_cosine(lr, warmup=200, total=steps, end=0.01),
         )
-
-    steps = passes * (len(images) // batch)
-    order = shuffled(len(images), passes=passes, batch=batch, seed=seed)
-    start = time.perf_counter()
-    training = train(
-        net,
-        loss,
-        ((to_float(images[rows.numpy()]),) for rows in order),
-        torch.optim.AdamW(net.parameters(), lr, weight_decay=0.0, fused=True),
-        lr=warmup_cosine(lr, warmup=200, total=steps, end=0.01),
-    )
-    bar = tqdm(training, total=steps, unit="step", mininterval=1)
-    for done in bar:
-        if done.step % 20 == 0:
-            bar.set_postfix(loss=f"{done.loss.item():.4f}")
-    seconds = round(time.perf_counter() - start)
-    latent = LatentScaler(net.eval()).fit(to_float(images[:5000]))
-    latent.requires_grad_(False).half().float()  # from here on as it is stored
-    card = {
-        "name": out.name,
-        "config": net.config.to_dict(),
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "command": command_line("ddpm_core.latent", options),
-        "seed": seed,
-        "data": data,
-        "images": len(images),
-        "images seen": steps * batch,
-        "hardware": hardware(),
-        "seconds": seconds,
-        "measured": measure(latent, unseen, data == "toy-cars"),
-    }
-    save_weights(out, latent.state_dict(), card)
-    first, half = unseen[:SHOWN], SHOWN // 2
-    left = latent.decode(latent.encode(first))
-    rows = [first[:half], left[:half], first[half:], left[half:]]
-    save_grid(out / "reconstructions.webp", torch.cat(rows), ncols=half)
-    (out / "README.md").write_text(card_text(card))
-    print(card_text(card))
+        bar = tqdm(training, total=steps, unit="step", mininterval=1)
+        for done in bar:
+            if done.step % 20 == 0:
+                bar.set_postfix(loss=f"{done.loss.item():.4f}")
+        seconds = round(time.perf_counter() - start)
+        latent = LatentScaler(net.eval()).fit(to_float(images[:5000]))
+        latent.requires_grad_(False).half().float()  # from here on as it is stored
+        card = {
+            "name": out.name,
+            "kind": "autoencoder",
+            "config": net.config.to_dict(),
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "commands": [command_line("train-autoencoder", options)],
+            "seed": seed,
+            "data": data,
+            "images": len(images),
+            "images seen": steps * batch,
+            "hardware": hardware(),
+            "seconds": seconds,
+            "measured": measure(latent, unseen, data == "toy-cars"),
+        }
+        save_weights(new, latent.state_dict(), card)
+        first, half = unseen[:SHOWN], SHOWN // 2
+        left = latent.decode(latent.encode(first))
+        rows = [first[:half], left[:half], first[half:], left[half:]]
+        save_grid(new / "reconstructions.webp", torch.cat(rows), ncols=half)
+        (new / "README.md").write_text(card_text(card), encoding="utf-8")
+        print(card_text(card))
 
 
 def load_images(
@@ -169,45 +173,3 @@ def load_images(
     order = torch.randperm(len(packed), generator=torch.Generator().manual_seed(seed))
     rows = order.numpy()
     return packed.images[np.sort(rows[test:])], to_float(packed.images[rows[:test]])
-
-
-def card_text(card: dict) -> str:
-    """Put the card into words, for people."""
-    config, measured = card["config"], card["measured"]
-    channels, side, _ = VAEConfig.from_dict(config).latent_shape
-    fewer = 3 * config["size"] ** 2 / (channels * side**2)
-    text = f"""# {card["name"]}
-
-A KL autoencoder (`ddpm_core.latent`, chapter 11): images of {config["size"]}x\
-{config["size"]} pixels become latents of
-{side}x{side} positions with {channels} channels, {fewer:g} times fewer numbers, and
-back.
-
-![Images, and below each its reconstruction](reconstructions.webp)
-
-```
-{card["command"]}
-```
-
-- Network: {card["parameters"]:,} parameters, stored as fp16 with the mean and the \
-standard deviation
-  of each latent channel; configuration and hash in `card.json`.
-- Hardware and time: {card["hardware"]}, {card["seconds"]} s of training.
-- Images: {card["images"]:,} of {card["data"]}, seed {card["seed"]}; \
-{card["images seen"]:,} seen.
-
-## Measured
-
-From the stored weights, on {measured["images"]:,} other images:
-
-- Peak signal-to-noise ratio of reconstructions: {measured["psnr"]} dB.
-- Latents before scaling, by channel: mean {measured["latent mean"]}, standard deviation
-  {measured["latent std"]}.
-"""
-    if "kept" in measured:
-        kept = ", ".join(f"{k} {v:.1%}" for k, v in measured["kept"].items())
-        text += f"""- Frechet distance of the reconstructions to their images, features
-  of toy-cars-classifier-32: {measured["frechet"]}.
-- The classifier reads the same as before: {kept}.
-"""
-    return text

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddpm_core.classifier import AttributeClassifier, Attributes
+from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, ToyCars, draw_toy_cars
 from ddpm_core.metrics import attribute_accuracy, frechet_distance
 from ddpm_core.types import Images, PerSample
 from ddpm_core.weights import command_line, hardware, save_weights
+from ddpm_core.workshop.cards import FILES, card_text
 
 FACING = list(ATTRIBUTES).index("facing")
 """The column of the one attribute that a mirror changes: 0 is left, 1 is right."""
@@ -169,76 +171,28 @@ def main(
 ) -> None:
     """Train the classifier on toy cars, measure it, and write weights and card."""
     options = dict(locals())
-    torch.manual_seed(seed)
-    net, start = AttributeClassifier(), time.perf_counter()
-    drawn = draw_toy_cars(cars, size=net.config.size, seed=seed)
-    batches = training_batches(drawn, passes=passes, batch=batch, seed=seed)
-    steps = passes * ceil(cars / batch)
-    train_classifier(net, batches, steps)
-    seconds = round(time.perf_counter() - start)
-    net.half().float()  # from here on as it is stored
-    card = {
-        "name": out.name,
-        "config": asdict(net.config),
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "command": command_line("ddpm_core.classifier", options),
-        "seed": seed,
-        "images": cars,
-        "images seen": passes * cars,
-        "hardware": hardware(),
-        "seconds": seconds,
-        "measured": measure(net, n=test, seed=seed + 1),
-    }
-    save_weights(out, net.state_dict(), card)
-    (out / "README.md").write_text(card_text(card))
-    print(card_text(card))
-
-
-def card_text(card: dict) -> str:
-    """Put the card into words, for people."""
-    measured = card["measured"]
-    kinds = ["accuracy", "accuracy, disturbed", "mean confidence"]
-    kinds.append("mean confidence on noise")
-    rows = [
-        f"| {name} | " + " | ".join(f"{measured[k][name]:.2%}" for k in kinds) + " |"
-        for name in card["config"]["attributes"]
-    ]
-    confused = [f"{pair} ({n})" for pair, n in measured["confused"].items()]
-    return f"""# {card["name"]}
-
-Reads body, colour, facing, time of day and ground off a toy car of 32x32 pixels
-(`ddpm_core.classifier.AttributeClassifier`), and gives the features on which drawn and
-generated cars are compared (chapter 04).
-
-```
-{card["command"]}
-```
-
-- Network: {card["parameters"]:,} parameters, stored as fp16; its configuration and the
-  hash of its weights are in `card.json`.
-- Hardware and time: {card["hardware"]}, {card["seconds"]} s, the drawing included.
-- Images: {card["images"]:,} cars of seed {card["seed"]}, {card["images seen"]:,} images
-  seen: half of them mirrored, all blurred a little and with noise of a std of up to
-  0.1; in place of one in eight, noise that shows no car.
-
-## Measured
-
-From the stored weights, on {measured["images"]:,} cars of another seed
-({measured["seed"]}); the disturbed ones are blurred and with noise, as in training:
-
-| attribute | {" | ".join(kinds)} |
-| --- | --- | --- | --- | --- |
-{chr(10).join(rows)}
-
-Most often confused: {", ".join(confused) or "nothing"}.
-
-Frechet distance of its features between two halves of these cars:
-{measured["frechet distance of halves"]}. As many generated cars that come as close
-cannot be told from drawn ones by it.
-
-## Limits
-
-It knows toy cars only. A picture that is neither a car nor noise may be read with
-confidence, so look at the pictures too. Its features are its own: distances on them do
-not compare with those on Inception's.
-"""
+    with written_folder(out, names=FILES) as new:
+        torch.manual_seed(seed)
+        net, start = AttributeClassifier(), time.perf_counter()
+        drawn = draw_toy_cars(cars, size=net.config.size, seed=seed)
+        batches = training_batches(drawn, passes=passes, batch=batch, seed=seed)
+        steps = passes * ceil(cars / batch)
+        train_classifier(net, batches, steps)
+        seconds = round(time.perf_counter() - start)
+        net.half().float()  # from here on as it is stored
+        card = {
+            "name": out.name,
+            "kind": "classifier",
+            "config": asdict(net.config),
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "commands": [command_line("train-classifier", options)],
+            "seed": seed,
+            "images": cars,
+            "images seen": passes * cars,
+            "hardware": hardware(),
+            "seconds": seconds,
+            "measured": measure(net, n=test, seed=seed + 1),
+        }
+        save_weights(new, net.state_dict(), card)
+        (new / "README.md").write_text(card_text(card), encoding="utf-8")
+        print(card_text(card))

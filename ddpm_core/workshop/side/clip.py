@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_core.clip import CLIP, CLIPConfig, Embeddings, contrastive_loss
+from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import (
     ATTRIBUTES,
@@ -26,9 +27,7 @@ from ddpm_core.tokens import Tokenizer, Tokens
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.weights import command_line, hardware, save_weights
-
-AMONG = 256  # pairs among which a search looks
-FIRST = 5  # answers that count
+from ddpm_core.workshop.cards import AMONG, FILES, FIRST, card_text
 
 
 def clip_loss(net: CLIP, images: Images, tokens: Tokens) -> Tensor:
@@ -122,86 +121,43 @@ def main(
 ) -> None:
     """Train the CLIP on captioned toy cars, measure it, write weights and card."""
     options = dict(locals())
-    torch.manual_seed(seed)
-    drawn, start = draw_toy_cars(cars, seed=seed), time.perf_counter()
-    seen = np.flatnonzero(~showing_any(drawn.attributes, NEVER_TRAINED))
-    images, captions = drawn.images[seen], list(np.array(drawn.captions)[seen])
-    length = CLIPConfig.__dataclass_fields__["length"].default
-    tokenizer = Tokenizer.of(captions, length)
-    tokens = tokenizer(captions)
-    net = CLIP(CLIPConfig(tokenizer.words))
-    steps = passes * (len(images) // batch)
-    order = shuffled(len(images), passes=passes, batch=batch, seed=seed)
-    training = train(
-        net,
-        clip_loss,
-        ((to_float(images[rows.numpy()]), tokens[rows]) for rows in order),
-        torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01),
-        lr=warmup_cosine(lr, warmup=steps // 20, total=steps, end=0.01),
-    )
-    bar = tqdm(training, total=steps, unit="step")
-    for done in bar:
-        if done.step % 10 == 0:
-            bar.set_postfix(loss=f"{done.loss.item():.3f}")
-    seconds = round(time.perf_counter() - start)
-    net.eval().half().float()  # from here on as it is stored
-    card = {
-        "name": out.name,
-        "config": net.config.to_dict(),
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "command": command_line("ddpm_core.clip", options),
-        "seed": seed,
-        "images": len(images),
-        "images seen": steps * batch,
-        "hardware": hardware(),
-        "seconds": seconds,
-        "measured": measure(net, n=test, seed=seed + 1),
-    }
-    save_weights(out, net.state_dict(), card)
-    (out / "README.md").write_text(card_text(card))
-    print(card_text(card))
-
-
-def card_text(card: dict) -> str:
-    """Put the card into words, for people."""
-    measured = card["measured"]
-    search, likes = measured["retrieval"], measured["preferred"]
-    return f"""# {card["name"]}
-
-Maps toy cars of 32x32 pixels and their captions to one space of \
-{card["config"]["embedding"]} dimensions
-(`ddpm_core.clip.CLIP`, chapter 10). Its text tower tells the text-conditioned models
-what to draw.
-
-```
-{card["command"]}
-```
-
-- Network: {card["parameters"]:,} parameters, stored as fp16; its vocabulary of \
-{len(card["config"]["words"])} words, its
-  configuration and the hash of its weights are in `card.json`.
-- Hardware and time: {card["hardware"]}, {card["seconds"]} s of training.
-- Images: {card["images"]:,} captioned cars of seed {card["seed"]} \
-(without {", ".join(NEVER_TRAINED)}), \
-{card["images seen"]:,} pairs seen.
-
-## Measured
-
-From the stored weights, on {measured["images"]:,} cars of another seed \
-({measured["seed"]}):
-
-| the right one among the first {FIRST} of {AMONG} (equal captions are all right) | |
-| --- | --- |
-| images, by caption | {search["caption to image"]:.2%} |
-| captions, by image | {search["image to caption"]:.2%} |
-
-| the true value preferred to all others | |
-| --- | --- |
-| body | {likes["body"]:.2%} |
-| colour | {likes["colour"]:.2%} |
-| time of day | {likes["time"]:.2%} |
-
-## Limits
-
-It knows the words of the captions and no others, and toy cars only.
-"""
+    with written_folder(out, names=FILES) as new:
+        torch.manual_seed(seed)
+        drawn, start = draw_toy_cars(cars, seed=seed), time.perf_counter()
+        seen = np.flatnonzero(~showing_any(drawn.attributes, NEVER_TRAINED))
+        images, captions = drawn.images[seen], list(np.array(drawn.captions)[seen])
+        length = CLIPConfig.__dataclass_fields__["length"].default
+        tokenizer = Tokenizer.of(captions, length)
+        tokens = tokenizer(captions)
+        net = CLIP(CLIPConfig(tokenizer.words))
+        steps = passes * (len(images) // batch)
+        order = shuffled(len(images), passes=passes, batch=batch, seed=seed)
+        training = train(
+            net,
+            clip_loss,
+            ((to_float(images[rows.numpy()]), tokens[rows]) for rows in order),
+            torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01),
+            lr=warmup_cosine(lr, warmup=steps // 20, total=steps, end=0.01),
+        )
+        bar = tqdm(training, total=steps, unit="step")
+        for done in bar:
+            if done.step % 10 == 0:
+                bar.set_postfix(loss=f"{done.loss.item():.3f}")
+        seconds = round(time.perf_counter() - start)
+        net.eval().half().float()  # from here on as it is stored
+        card = {
+            "name": out.name,
+            "kind": "clip",
+            "config": net.config.to_dict(),
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "commands": [command_line("train-clip", options)],
+            "seed": seed,
+            "images": len(images),
+            "images seen": steps * batch,
+            "hardware": hardware(),
+            "seconds": seconds,
+            "measured": measure(net, n=test, seed=seed + 1),
+        }
+        save_weights(new, net.state_dict(), card)
+        (new / "README.md").write_text(card_text(card), encoding="utf-8")
+        print(card_text(card))

@@ -13,17 +13,19 @@ from tqdm import tqdm
 
 from ddpm_core import gan, training
 from ddpm_core.datasets import to_float
+from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import draw_toy_cars
 from ddpm_core.gan import GANConfig
 from ddpm_core.levels import Levels
+from ddpm_core.options import one_of
 from ddpm_core.training import EMA, shuffled, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.vae import VAE, VAEConfig, vae_loss
 from ddpm_core.weights import command_line, hardware, save_weights
+from ddpm_core.workshop.cards import FILES, SHOWN, card_text
 from ddpm_core.workshop.contenders import load_contender
-from ddpm_core.workshop.export import SHOWN, measure_toy_cars, scores_text
-from ddpm_core.workshop.presets import one_of
+from ddpm_core.workshop.export import measure_toy_cars
 
 CRITIC_STEPS = 2
 
@@ -78,7 +80,6 @@ def train_gan(config: GANConfig, batches: Batches, rate: Rate, seed: int) -> Tra
 class Recipe(NamedTuple):
     """What one kind of model is made of."""
 
-    words: str
     config: Levels
     train: Callable[..., Trained]
     passes: int  # so many take about a quarter of an hour on one core
@@ -86,13 +87,11 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "vae": Recipe(
-        "A variational autoencoder (`ddpm_core.vae`, chapter 02)",
         VAEConfig(channels=(48, 96, 128), latent=32),
         train_vae,
         passes=8,
     ),
     "gan": Recipe(
-        "The generator of a Wasserstein GAN (`ddpm_core.gan`, chapter 03)",
         GANConfig(channels=(96, 128), latent=64, patch=4),
         train_gan,
         passes=5,
@@ -115,66 +114,38 @@ def main(
     passes = recipe.passes if passes is None else passes
     options = {"out": out, "cars": cars, "passes": passes, "batch": batch, "lr": lr}
     options |= {"seed": seed, "test": test}
-    torch.manual_seed(seed)
-    images = draw_toy_cars(cars, size=recipe.config.size, seed=seed).images
-    steps = passes * (len(images) // batch)
-    order = shuffled(len(images), passes=passes, batch=batch, seed=seed)
-    order = tqdm(order, total=steps, unit="batch", mininterval=1)
-    batches = ((to_float(images[rows.numpy()]),) for rows in order)
-    rate = warmup_cosine(lr, warmup=200, total=steps, end=0.02)
-    start = time.perf_counter()
-    net, parameters = recipe.train(recipe.config, batches, rate, seed)
-    card = {
-        "name": out.name,
-        "kind": kind,
-        "config": recipe.config.to_dict(),
-        "parameters": parameters,
-        "parameters that draw": count(net),
-        "command": command_line(f"ddpm_core.workshop.contenders train {kind}", options),
-        "seed": seed,
-        "images": len(images),
-        "images seen": steps * batch,
-        "hardware": hardware(),
-        "seconds": round(time.perf_counter() - start),
-    }
-    save_weights(out, net.state_dict(), card)
-    samples = load_contender(out).draw(test, seed)  # from here on as it is stored
-    save_grid(out / "samples.webp", samples[:SHOWN])
-    card["measured"] = measure_toy_cars(samples, recipe.config.size, seed)
-    save_weights(out, net.state_dict(), card)
-    (out / "README.md").write_text(card_text(card))
-    print(card_text(card))
+    with written_folder(out, names=FILES) as new:
+        torch.manual_seed(seed)
+        images = draw_toy_cars(cars, size=recipe.config.size, seed=seed).images
+        steps = passes * (len(images) // batch)
+        order = shuffled(len(images), passes=passes, batch=batch, seed=seed)
+        order = tqdm(order, total=steps, unit="batch", mininterval=1)
+        batches = ((to_float(images[rows.numpy()]),) for rows in order)
+        rate = warmup_cosine(lr, warmup=200, total=steps, end=0.02)
+        start = time.perf_counter()
+        net, parameters = recipe.train(recipe.config, batches, rate, seed)
+        card = {
+            "name": out.name,
+            "kind": kind,
+            "config": recipe.config.to_dict(),
+            "parameters": parameters,
+            "parameters that draw": count(net),
+            "commands": [command_line(f"train-contender {kind}", options)],
+            "seed": seed,
+            "images": len(images),
+            "images seen": steps * batch,
+            "hardware": hardware(),
+            "seconds": round(time.perf_counter() - start),
+        }
+        save_weights(new, net.state_dict(), card)
+        samples = load_contender(new).draw(test, seed)  # from here on as it is stored
+        save_grid(new / "samples.webp", samples[:SHOWN])
+        card["measured"] = measure_toy_cars(samples, recipe.config.size, seed)
+        save_weights(new, net.state_dict(), card)
+        (new / "README.md").write_text(card_text(card), encoding="utf-8")
+        print(card_text(card))
 
 
 def count(net: nn.Module) -> int:
     """How many numbers of the network are trained."""
     return sum(p.numel() for p in net.parameters())
-
-
-def card_text(card: dict) -> str:
-    """Put the card into words, for people."""
-    side, drawing = card["config"]["size"], card["parameters that draw"]
-    return f"""# {card["name"]}
-
-{RECIPES[card["kind"]].words}, for toy cars
-of {side}x{side} pixels; chapter 04 compares it with diffusion.
-
-![{SHOWN} samples](samples.webp)
-
-```
-{card["command"]}
-```
-
-- Network: {card["parameters"]:,} parameters were trained; {drawing:,} are stored, as \
-fp16;
-  configuration and hash in `card.json`.
-- Hardware and time: {card["hardware"]}, {card["seconds"]} s of training.
-- Images: {card["images"]:,} toy cars of seed {card["seed"]}; \
-{card["images seen"]:,} seen.
-- Stored: averaged weights (decay 0.999).
-
-## Measured
-
-From the stored weights:
-
-{scores_text(card["measured"])}"""

@@ -1,0 +1,1 @@
+"""The commands of `ddpm`, one a file; `workshop.cli` lists them."""

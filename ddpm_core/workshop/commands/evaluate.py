@@ -1,0 +1,69 @@
+"""`ddpm evaluate`: samples measured against real images."""
+
+from typing import Annotated
+
+import typer
+
+from ddpm_core.models import best_device, load_model, quick
+from ddpm_core.samplers import SAMPLERS, SPACINGS
+from ddpm_core.workshop import evaluation
+from ddpm_core.workshop.commands.common import GUIDANCE
+from ddpm_core.workshop.presets import training_of
+
+
+def evaluate(
+    weights: Annotated[str, typer.Option(help="name of shipped weights, or a folder")],
+    n: Annotated[
+        int, typer.Option(min=8, max=1_000_000, help="samples, and real images")
+    ] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
+    sampler: Annotated[str, typer.Option(help=", ".join(SAMPLERS))] = "ddim",
+    spacing: Annotated[
+        str, typer.Option(help=f"of the timesteps: {', '.join(SPACINGS)}")
+    ] = "time",
+    t_end: Annotated[
+        int, typer.Option(min=0, help="timestep from which the last step goes to 0")
+    ] = 0,
+    features: Annotated[
+        str, typer.Option(help="classifier (toy cars), imagenet or inception")
+    ] = "classifier",
+    data: Annotated[
+        str | None, typer.Option(help="'toy-cars' or a packed folder")
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="guidance of a conditional model", min=0, max=100),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="seed of all noise")] = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="compile the network first")
+    ] = False,
+) -> None:
+    """Measure a model's samples against real images that it need not have seen."""
+    model, trained = load_model(weights, best_device()), training_of(weights)
+    data = data or trained.data
+    if features == "classifier" and data != "toy-cars":
+        raise ValueError(
+            f"the classifier knows toy cars, not {data}: choose --features "
+            "imagenet or inception"
+        )
+    if scale is not None and not model.config.conditional:
+        raise ValueError("--scale has no effect: this model takes no prompts")
+    scale = GUIDANCE if scale is None else scale
+    how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
+    measure = evaluation.extractor(features)
+    prompts = evaluation.sampled_prompts(
+        model, trained.data, n, seed=seed + 1, scale=scale
+    )
+    model.check_sampling(steps, **how, **prompts)
+    real = evaluation.real_images(data, trained, n, seed + 1)
+    samples = evaluation.draw_samples(
+        quick(model, compiled=compiled), n, steps=steps, seed=seed, **how, **prompts
+    )
+    typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}:")
+    typer.echo(evaluation.score(measure, samples, *real))
+    if model.config.text and data == "toy-cars":
+        wanted = evaluation.prompted_attributes(n, seed=seed + 1)
+        shares = evaluation.obedience(samples, wanted)
+        text = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
+        typer.echo(f"as the captions ask, guidance {scale:g}: {text}")

@@ -1,0 +1,34 @@
+"""`ddpm exercises`: how far a reader has come."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm_core.workshop.exercises import FAILED, MARKS, all_exercises, answer
+
+
+def exercises(
+    chapter: Annotated[str, typer.Argument(help="'05' for that chapter; or all")] = "",
+    chapters: Annotated[
+        Path | None, typer.Option(help="folder of the notebooks: chapters, or this one")
+    ] = None,
+) -> None:
+    """Tell how far you have come: run the checks of the exercises in the notebooks.
+
+    It reads the notebooks as they were last saved, and runs their answers.
+    """
+    if chapters is None:
+        chapters = Path("chapters") if Path("chapters").is_dir() else Path()
+    notebook, count = None, dict.fromkeys(MARKS, 0)
+    for exercise in all_exercises(chapters, chapter):
+        if exercise.notebook != notebook:
+            notebook = exercise.notebook
+            typer.echo(notebook.stem)
+        got = answer(exercise)
+        count[got.status] += 1
+        line = f"  [{MARKS[got.status]}] {exercise.number} {exercise.title}"
+        typer.echo(f"{line}: {got.message}" if got.status == FAILED else line)
+    typer.echo(
+        ", ".join(f"{n} {status} [{MARKS[status]}]" for status, n in count.items())
+    )

@@ -1,0 +1,35 @@
+"""`ddpm export`: a finished run becomes weights with a card."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm_core.workshop.commands.common import GUIDANCE
+from ddpm_core.workshop.export import export as export_run
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    out: Annotated[Path, typer.Argument(help="folder to write the weights to")],
+    n: Annotated[
+        int, typer.Option(min=64, max=1_000_000, help="samples to measure on")
+    ] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
+    t_end: Annotated[
+        int, typer.Option(min=0, help="timestep from which the last step goes to 0")
+    ] = 0,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="guidance of a conditional model", min=0, max=100),
+    ] = None,
+    features: Annotated[
+        str, typer.Option(help="measure photos on these: imagenet or inception")
+    ] = "",
+) -> None:
+    """Turn a finished run into weights with a measured card, ready to ship."""
+    guidance = GUIDANCE if scale is None else scale
+    export_run(
+        run, out, n=n, steps=steps, t_end=t_end, scale=guidance, features=features
+    )
+    typer.echo(f"{out}: weights.safetensors, card.json, README.md")

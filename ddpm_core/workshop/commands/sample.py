@@ -1,0 +1,106 @@
+"""`ddpm sample`: images from trained weights, in one picture."""
+
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm_core.datasets.atomic import written_file
+from ddpm_core.datasets.images import check_picture, save_grid, save_strip
+from ddpm_core.models import DiffusionModel, Prompted, best_device, load_model
+from ddpm_core.samplers import SAMPLERS, SPACINGS
+from ddpm_core.workshop.commands.common import GUIDANCE, TEXT_MODEL
+from ddpm_core.workshop.evaluation import draw_samples, draw_strips
+
+
+def sample(
+    weights: Annotated[
+        str, typer.Option(help="name of shipped weights, or a folder")
+    ] = TEXT_MODEL,
+    n: Annotated[int, typer.Option(min=1, max=100_000, help="images")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
+    sampler: Annotated[str, typer.Option(help=", ".join(SAMPLERS))] = "ddim",
+    spacing: Annotated[
+        str, typer.Option(help=f"of the timesteps: {', '.join(SPACINGS)}")
+    ] = "time",
+    t_end: Annotated[
+        int, typer.Option(min=0, help="timestep from which the last step goes to 0")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="seed of all noise")] = 0,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="what to draw; give several to draw each")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="class to draw; give several to draw each")
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            help="guidance: 0 ignores the prompt, 1 follows it", min=0, max=100
+        ),
+    ] = None,
+    negative: Annotated[
+        str | None, typer.Option(help="what to keep away from; with a scale above 1")
+    ] = None,
+    strip: Annotated[
+        bool, typer.Option(help="9 stages of each, not the last one")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="the picture to write")] = Path(
+        "samples.png"
+    ),
+) -> None:
+    """Generate images and save them as one picture.
+
+    A conditional model draws its `--prompt`s or `--label`s in turn, or what it likes
+    without one.
+    """
+    check_picture(out)
+    model = load_model(weights, best_device())
+    prompted = requested(model, n, prompt, label, scale, negative)
+    how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
+    model.check_sampling(steps, **how, **prompted)
+    draw, save = (draw_strips, save_strip) if strip else (draw_samples, save_grid)
+    with written_file(out) as new:
+        save(new, draw(model, n, steps=steps, seed=seed, **how, **prompted))
+    typer.echo(f"{n} images in {out}")
+
+
+def requested(
+    model: DiffusionModel,
+    n: int,
+    prompt: list[str] | None,
+    label: list[str] | None,
+    scale: float | None,
+    negative: str | None,
+) -> Prompted:
+    """A prompt for each of n images, and its guidance; ValueError for what has no use.
+
+    A model of captions takes prompts, one of classes labels, another neither.
+    """
+    config = model.config
+    kinds = {"--prompt": (prompt, config.text), "--label": (label, config.classes)}
+    for flag, (given, fits) in kinds.items():
+        if given and not fits:
+            takes = "captions" if config.text else "classes" if config.classes else ""
+            kind = (
+                f"was trained on {takes}" if takes else "was trained without captions"
+            )
+            raise ValueError(f"{flag} has no effect: this model {kind}")
+    texts = prompt or label or []
+    if not config.conditional:
+        for flag, given in (("--scale", scale), ("--negative", negative)):
+            if given is not None:
+                raise ValueError(f"{flag} has no effect: this model takes no prompts")
+        return {}
+    if len(texts) > n:
+        raise ValueError(f"{len(texts)} prompts need --n {len(texts)}, got {n}")
+    scale = GUIDANCE if scale is None else scale
+    if negative and scale in (0, 1):
+        raise ValueError(
+            f"--negative has no effect with --scale {scale:g}: take one above 1"
+        )
+    if texts and scale == 0:
+        raise ValueError("--scale 0 ignores the prompts: leave them out, or take 1")
+    prompts = list(islice(cycle(texts or [""]), n))
+    return {"prompts": prompts, "scale": scale, "negative": negative or ""}

@@ -1,0 +1,136 @@
+"""`ddpm train`: a run from a preset, begun or resumed."""
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import torch
+import typer
+
+from ddpm_core.workshop.estimate import at_least, estimate, spell
+from ddpm_core.workshop.fitting import in_parts_that_fit
+from ddpm_core.workshop.folder import Stopped
+from ddpm_core.workshop.preset_options import changed_fields, preset_options
+from ddpm_core.workshop.presets import Preset, preset
+from ddpm_core.workshop.run import Run
+
+
+@preset_options
+def train(
+    name: Annotated[str, typer.Argument(metavar="PRESET", help="name of a preset")],
+    out: Annotated[Path | None, typer.Option(help="folder of the run")] = None,
+    resume: Annotated[bool, typer.Option(help="go on with the run in --out")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="for TensorBoard too")] = False,
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate", help="only say what it would take here")
+    ] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="take a batch in as many parts as fit")
+    ] = False,
+    **options,
+) -> None:
+    """Train a model from a preset; every field of it can be changed.
+
+    With several GPUs or machines: `torchrun -m ddpm_core train ...` or `accelerate
+    launch -m ddpm_core train ...`.
+    """
+    chosen = preset(name).replace(**changed_fields(options))
+    if estimate_only:
+        say_estimate(chosen)
+        return
+    out = out or Path("data/runs") / name
+    while not train_once(out, chosen, resume=resume, tensorboard=tensorboard):
+        chosen = in_parts_that_fit(chosen)
+        found = (
+            f"the memory of the GPU is too small for a batch of {chosen.batch} in one "
+            f"go: --accumulate {chosen.accumulate} fits"
+        )
+        if not fit:
+            raise RuntimeError(f"{found}; give it, or --fit")
+        typer.echo(f"{found}, and so it goes on")
+        resume = (out / "config.json").exists()
+
+
+def say_estimate(chosen: Preset) -> None:
+    """Say what a run would take, by some of its steps."""
+    with TemporaryDirectory() as folder, Run.begin(Path(folder) / "run", chosen) as run:
+        found = estimate(run)
+        if run.main:
+            typer.echo(f"{run.hardware()}: {found}")
+
+
+def train_once(out: Path, chosen: Preset, *, resume: bool, tensorboard: bool) -> bool:
+    """Train a run to its end; False where the memory of the GPU is too small."""
+    if tensorboard:
+        check_tensorboard()
+    with (Run.resume if resume else Run.begin)(out, chosen, say=typer.echo) as run:
+        if tensorboard and run.main:
+            run.listener = tensorboard_writer(out / "tensorboard")
+        run.note_command(shlex.join(["ddpm", *sys.argv[1:]]))
+        if run.main:
+            say_start(run)
+        if run.accelerator.num_processes > 1:  # the launcher stops all when one is lost
+            signal.signal(signal.SIGTERM, stop_by_signal)
+        try:
+            run.train()
+        except torch.OutOfMemoryError:
+            return False
+        except KeyboardInterrupt:
+            raise RuntimeError(
+                f"stopped at step {run.step}. {run.files.kept()} Go on with --resume."
+            ) from None
+        except RuntimeError as error:
+            if isinstance(error, Stopped) or run.accelerator.num_processes == 1:
+                raise
+            raise RuntimeError(
+                f"stopped at step {run.step}, another process of the run was lost, or "
+                f"failed: {error}. {run.files.kept()} Go on with --resume, with as "
+                "many processes as there are."
+            ) from error
+        if run.main:
+            typer.echo(f"done: {out}; next: ddpm export {out} FOLDER")
+    return True
+
+
+def say_start(run: Run) -> None:
+    """Say what is trained, where, and how long it takes at the least."""
+    parameters = sum(p.numel() for p in run.net.parameters())
+    typer.echo(
+        f"{parameters:,} parameters on {run.accelerator.device}, "
+        f"{len(run.split.train):,} images, {run.steps:,} steps, in {run.folder}"
+    )
+    if run.accelerator.device.type == "cpu":
+        typer.echo(
+            f"no GPU: on this CPU it takes {spell(at_least(run))} at the least; "
+            "--estimate measures it"
+        )
+
+
+def stop_by_signal(number: int, frame: object) -> None:
+    """End a process that trains with others when it gets a signal to end."""
+    raise RuntimeError(f"stopped by {signal.Signals(number).name}")
+
+
+def check_tensorboard() -> type:
+    """Return TensorBoard's writer; raise RuntimeError where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RuntimeError(
+            "TensorBoard is not installed: pip install 'ddpm-core[tensorboard]'"
+        ) from error
+    return SummaryWriter
+
+
+def tensorboard_writer(folder: Path):
+    """Return what writes each row of a log for TensorBoard."""
+    writer = check_tensorboard()(folder)
+
+    def write(row: dict) -> None:
+        for name in row.keys() - {"step", "epoch"}:
+            writer.add_scalar(name, row[name], row["step"])
+
+    return write

@@ -1,0 +1,82 @@
+"""The options that `ddpm train` and `ddpm capstone` share: every field of a preset."""
+
+import inspect
+from dataclasses import Field, fields
+from typing import Annotated, get_args, get_origin
+
+import typer
+
+from ddpm_core.config import NETWORKS, ModelConfig
+from ddpm_core.workshop.presets import Preset
+
+NO_OPTION = {"model", "classes"}  # made of other options, or read off the data
+
+
+def option_fields() -> dict[str, tuple[str, Field]]:
+    """The fields that options change, by name, with the panel that lists each."""
+    parts = {"Training": Preset, "Model": ModelConfig}
+    parts |= {f"Network: {kind}": config for kind, config in NETWORKS.items()}
+    found = {}
+    for panel, config in parts.items():
+        for f in fields(config):
+            if f.name not in found and f.name not in NO_OPTION:
+                found[f.name] = (panel, f)
+    return found
+
+
+def preset_options(command):
+    """Give `command` an option for each field of a preset, its model and network."""
+    signature = inspect.signature(command)
+    parameters = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
+    for name, (panel, f) in option_fields().items():
+        kind, help_ = _kind_and_help(f)
+        flag = "--" + name.replace("_", "-")
+        names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+        option = typer.Option(
+            *names, help=help_, rich_help_panel=panel, show_default=False
+        )
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[kind | None, option],
+            )
+        )
+    command.__signature__ = signature.replace(parameters=parameters)
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _kind_and_help(f: Field) -> tuple[type, str]:
+    if f.name == "network":
+        return str, f"kind of network: {', '.join(NETWORKS)}"
+    if get_origin(f.type) is tuple:
+        return str, f"{f.metadata['help']} (values with commas between)"
+    return f.type, f.metadata["help"]
+
+
+def changed_fields(options: dict) -> dict:
+    """Keep the options that were given; turn 'a,b' into the tuple its field holds."""
+    kinds = {name: f.type for name, (_, f) in option_fields().items()}
+    return {
+        name: _to_tuple(name, value, kinds[name]) if get_origin(kinds[name]) is tuple
+        else value
+        for name, value in options.items()
+        if value is not None
+    }  # fmt: skip
+
+
+def _to_tuple(name: str, text: str, kind: type) -> tuple:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    of = get_args(kind)[0]
+    if of is str:
+        return tuple(parts)
+    read = {"true": True, "false": False}.__getitem__ if of is bool else of
+    try:
+        return tuple(read(part.lower()) for part in parts)
+    except (KeyError, ValueError) as error:
+        allowed = "true or false" if of is bool else "whole numbers"
+        raise ValueError(
+            f"{name} takes {allowed} with commas between, got {text!r}"
+        ) from error
