@@ -15,7 +15,7 @@ from ddpm_core.datasets import ATTRIBUTES
 from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.tokens import BEGIN, END, PAD, SPECIAL
 from ddpm_core.types import Condition
-from ddpm_core.workshop.cli import GUIDANCE
+from ddpm_core.workshop.commands.common import GUIDANCE
 
 OPSET = 17  # the oldest version of ONNX that knows all that these networks do
 PAIR = ("a red van by day", "")  # with and without a prompt, in one call
@@ -59,7 +59,7 @@ def export_for_browser(name: str | Path, folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     tokens = model.encoder.tokenizer(PAIR)
-    x = torch.zeros(2, model.preset.unet.image_channels, *[model.preset.size] * 2)
+    x = torch.zeros(2, *model.shape)
     t = torch.full((2,), model.schedule.T)
     condition = model.encoder.encode(PAIR)
     parts = ["pooled", "states", "mask"]
@@ -79,8 +79,8 @@ def _settings(model: DiffusionModel) -> dict:
     tokenizer = model.encoder.tokenizer
     return {
         "alpha_bar": model.schedule.alpha_bar.tolist(),
-        "target": model.preset.target,
-        "shape": [model.preset.unet.image_channels, *[model.preset.size] * 2],
+        "target": model.config.target,
+        "shape": list(model.shape),
         "guidance": GUIDANCE,
         "words": tokenizer.words,
         "length": tokenizer.length,

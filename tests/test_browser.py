@@ -56,7 +56,7 @@ def test_all_files_together_weigh_at_most_6_mb(folder):
 def test_settings_are_those_of_the_model(folder, model):
     settings = json.loads((folder / "model.json").read_text())
     assert settings["alpha_bar"] == model.schedule.alpha_bar.tolist()
-    assert settings["target"] == model.preset.target
+    assert settings["target"] == model.config.target
     assert tuple(settings["words"]) == model.encoder.tokenizer.words
 
 

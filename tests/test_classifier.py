@@ -12,7 +12,6 @@ from ddpm_core.classifier import (
     ClassifierConfig,
     load_classifier,
 )
-from ddpm_core.classifier import training as module
 from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
 from ddpm_core.metrics import (
@@ -22,6 +21,8 @@ from ddpm_core.metrics import (
     precision_recall,
 )
 from ddpm_core.weights import find_weights
+from ddpm_core.workshop.cards import card_text
+from ddpm_core.workshop.side import classifier as module
 from ddpm_core.workshop.side.classifier import (
     FACING,
     NO_CAR,
@@ -128,7 +129,7 @@ def test_prediction_is_the_largest_probability(shipped, images):
 def test_shipped_card_tells_what_was_measured():
     folder = find_weights(NAME)
     card = json.loads((folder / "card.json").read_text())
-    assert (folder / "README.md").read_text() == module.card_text(card)
+    assert (folder / "README.md").read_text() == card_text(card)
     assert (folder / "weights.safetensors").stat().st_size < 600_000
     for name in ("body", "colour", "facing", "time"):
         assert card["measured"]["accuracy"][name] >= 0.995
@@ -282,8 +283,8 @@ def test_command_writes_weights_that_load_and_a_card(tmp_path, capsys):
     net = load_classifier(out)
     card = json.loads((out / "card.json").read_text())
     assert card["images seen"] == 32
-    assert f"--out {out.as_posix()} --cars 32 --passes 1" in card["command"]
-    assert (out / "README.md").read_text() == module.card_text(card)
+    assert f"--out {out.as_posix()} --cars 32 --passes 1" in card["commands"][0]
+    assert (out / "README.md").read_text() == card_text(card)
     assert card["parameters"] == sum(p.numel() for p in net.parameters())
     assert card["measured"]["images"] == 64
     assert "# mine" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars
 
 def ddpm(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "ddpm_core.workshop.cli", *map(str, arguments)],
+        [sys.executable, "-m", "ddpm_core", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=240,
@@ -52,7 +52,8 @@ def test_train_sample_and_prepare_make_what_they_say(tmp_path):
     assert "24 images, 1 steps" in said and "images/s" in said
     strip = Image.open(run / "strips" / "epoch-0001.png")
     assert strip.size == (9 * 17 + 1, 4 * 17 + 1)
-    assert json.loads((run / "config.json").read_text())["unet"]["channels"] == [8, 16]
+    config = json.loads((run / "config.json").read_text())
+    assert config["model"]["network"]["channels"] == [8, 16]
     assert "go on with --resume" in ddpm(*command).stderr
     assert "it differs in T (20)" in ddpm(*command, "--T", 30).stderr
 

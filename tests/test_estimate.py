@@ -12,7 +12,7 @@ from ddpm_core.workshop.estimate import (
     spell,
 )
 from ddpm_core.workshop.folder import read_log
-from ddpm_core.workshop.presets import Preset, preset
+from ddpm_core.workshop.presets import PLAIN, preset
 from ddpm_core.workshop.run import Run
 
 SMALL = preset("toy-cars-32").replace(drawn=64, held_out=4, batch=4, strips=())
@@ -20,7 +20,7 @@ SMALL = preset("toy-cars-32").replace(drawn=64, held_out=4, batch=4, strips=())
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return Run(tmp_path / "run", SMALL)
+    return Run.begin(tmp_path / "run", SMALL)
 
 
 def test_an_estimate_is_that_of_its_steps(run):
@@ -35,8 +35,8 @@ def test_an_estimate_is_that_of_its_steps(run):
 def test_flop_are_those_of_the_matrices(tmp_path):
     """One level at half the side, by hand; attention's products come on top."""
     unet = UNetConfig((8,), (False,), blocks=1, groups=4, dropout=0.0, patch=2)
-    chosen = Preset(data="toy-cars", size=16, drawn=8, held_out=2, unet=unet, strips=())
-    run = Run(tmp_path / "run", chosen.replace(batch=4))
+    chosen = PLAIN.replace(size=16, drawn=8, held_out=2, network=unet, strips=())
+    run = Run.begin(tmp_path / "run", chosen.replace(batch=4))
     weights = [
         (m.weight.numel(), 64 if isinstance(m, torch.nn.Conv2d) else 1)
         for m in run.net.modules()
@@ -47,7 +47,7 @@ def test_flop_are_those_of_the_matrices(tmp_path):
 
 
 def test_an_estimate_needs_a_run_of_some_steps(tmp_path):
-    run = Run(tmp_path / "run", SMALL.replace(epochs=1, drawn=32))
+    run = Run.begin(tmp_path / "run", SMALL.replace(epochs=1, drawn=32))
     with pytest.raises(ValueError, match="the run's 8 steps are too few"):
         estimate(run, warmup=8)
     told = estimate(run, enough=1000.0)  # a short run tells what it can

@@ -170,7 +170,8 @@ def test_the_command_trains_measures_and_writes_a_card(tmp_path, capsys):
     )  # as the command line calls it
     card = json.loads((out / "card.json").read_text())
     assert card["images seen"] == 64 and set(card["measured"]["kept"]) > {"body"}
-    assert "--kl-weight 0.003" in card["command"] and "--cars 64" in card["command"]
+    (command,) = card["commands"]
+    assert "--kl-weight 0.003" in command and "--cars 64" in command
     assert (out / "reconstructions.webp").exists()
     said = (out / "README.md").read_text()
     assert "8x8 positions with 4 channels, 12 times fewer" in said

@@ -5,33 +5,31 @@ import json
 import pytest
 import torch
 
+from ddpm_core.config import ModelConfig
 from ddpm_core.models import (
-    SAMPLERS,
     DiffusionModel,
     HalfPrecision,
     load_autoencoder,
+    load_encoder,
     load_model,
-    load_text_encoder,
     quick,
     step_generator,
 )
-from ddpm_core.samplers import last
+from ddpm_core.samplers import SAMPLERS, last
 from ddpm_core.unet import UNet, UNetConfig
 from ddpm_core.weights import load_weights, save_weights
-from ddpm_core.workshop.presets import Preset
 
-TINY = Preset(
-    data="toy-cars",
+TINY = ModelConfig(
     size=16,
     T=50,
-    unet=UNetConfig((8, 16), (False, True), blocks=1, groups=4, dropout=0.5),
+    network=UNetConfig((8, 16), (False, True), blocks=1, groups=4, dropout=0.5),
 )
 
 
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
-    net = UNet(TINY.unet)
+    net = UNet(TINY.network)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -43,7 +41,7 @@ def saved(tmp_path):
 def test_weights_come_back_as_stored_in_half_precision(saved):
     folder, net = saved
     model = load_model(folder)
-    assert model.preset == TINY and not model.net.training
+    assert model.config == TINY and not model.net.training
     for name, tensor in model.net.state_dict().items():
         assert torch.equal(tensor, net.state_dict()[name].half().float())
 
@@ -102,7 +100,7 @@ def test_a_changed_file_is_noticed(saved):
 def test_weights_that_do_not_fit_their_card_are_refused(saved):
     folder, _ = saved
     card = json.loads((folder / "card.json").read_text())
-    card["config"]["unet"]["channels"] = [8, 24]
+    card["config"]["network"]["channels"] = [8, 24]
     (folder / "card.json").write_text(json.dumps(card))
     with pytest.raises(ValueError, match=r"do not fit their card: \d+ tensors differ"):
         load_model(folder)
@@ -140,11 +138,11 @@ def told(tiny_clip) -> DiffusionModel:
     """An untrained text model whose every part has an effect."""
     torch.manual_seed(0)
     preset = TINY.replace(text=tiny_clip, pooled=16, context=16)
-    net = UNet(preset.unet).eval()
+    net = UNet(preset.network).eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return DiffusionModel(net, preset, load_text_encoder(preset, "cpu"))
+    return DiffusionModel(net, preset, load_encoder(preset, "cpu"))
 
 
 def test_a_scale_of_0_is_the_empty_prompt_and_1_the_prompt(told):
@@ -170,11 +168,11 @@ def test_prompts_and_models_must_fit(told, saved, tiny_clip):
         last(told.sample(told.noise(3), 2, prompts=["", ""]))
     with pytest.raises(ValueError, match="unknown word 'pink'"):
         last(told.sample(told.noise(1), 2, prompts=["a pink van"]))
-    unfit = told.preset.replace(pooled=8)
+    unfit = told.config.replace(pooled=8)
     with pytest.raises(
         ValueError, match=r"widths \(16, 16\), the network takes \(8, 16"
     ):
-        load_text_encoder(unfit, "cpu")
+        load_encoder(unfit, "cpu")
 
 
 # In latents -------------------------------------------------------------------------
@@ -183,12 +181,12 @@ def test_prompts_and_models_must_fit(told, saved, tiny_clip):
 def test_a_latent_model_and_its_autoencoder_must_fit(tiny_autoencoder):
     preset = TINY.replace(latent=tiny_autoencoder, size=16, image_channels=2, patch=1)
     latent = load_autoencoder(preset, "cpu")
-    model = DiffusionModel(UNet(preset.unet), preset, latent=latent)
+    model = DiffusionModel(UNet(preset.network), preset, latent=latent)
     x = model.noise(2)
     assert x.shape == (2, 2, 4, 4)
     assert torch.equal(model.decode(x), latent.decode(x))
     assert load_autoencoder(TINY, "cpu") is None
-    with pytest.raises(ValueError, match="of 16 pixels and gives 2 channels, the pre"):
+    with pytest.raises(ValueError, match="of 16 pixels and gives 2 channels, the mod"):
         load_autoencoder(preset.replace(size=32), "cpu")
     with pytest.raises(ValueError, match="gives 2 channels.*image_channels = 4"):
         load_autoencoder(preset.replace(image_channels=4), "cpu")

@@ -6,10 +6,10 @@ import open_clip
 import pytest
 import torch
 
-from ddpm_core.models import DiffusionModel, load_text_encoder
+from ddpm_core.models import DiffusionModel, load_encoder
 from ddpm_core.published_clip import PublishedCLIP, load_published_clip
 from ddpm_core.unet import UNetConfig
-from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.presets import PLAIN
 from ddpm_core.workshop.run import Run
 
 NAME = "open_clip:ViT-B-32/openai"
@@ -59,19 +59,18 @@ def test_a_long_caption_says_the_limit(encoder):
 
 @pytest.mark.usefixtures("fetched")
 def test_it_trains_and_draws_in_the_place_of_the_small_one(tmp_path):
-    preset = Preset(
-        data="toy-cars",
+    preset = PLAIN.replace(
         drawn=32,
         held_out=16,
         T=20,
-        unet=UNetConfig(
+        network=UNetConfig(
             (8, 16), (False, True), blocks=1, groups=4, patch=2, pooled=48, context=48
         ),
         text=NAME,
         epochs=1,
         strips=(),
     )
-    run = Run(tmp_path / "run", preset)
+    run = Run.begin(tmp_path / "run", preset)
     run.train()
     assert isinstance(run.encoder, PublishedCLIP) and isinstance(
         run.model, DiffusionModel
@@ -83,11 +82,11 @@ def test_it_trains_and_draws_in_the_place_of_the_small_one(tmp_path):
 @pytest.mark.usefixtures("fetched")
 def test_widths_that_do_not_fit_are_named():
     unet = UNetConfig(pooled=64, context=64)
-    preset = Preset(data="toy-cars", size=64, text=NAME, unet=unet)
+    preset = PLAIN.replace(size=64, text=NAME, network=unet)
     with pytest.raises(
         ValueError, match=r"of widths \(48, 48\), the network takes \(64"
     ):
-        load_text_encoder(preset, "cpu")
+        load_encoder(preset, "cpu")
 
 
 def test_an_unknown_name_gets_the_nearest_ones():

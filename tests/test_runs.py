@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,11 @@ from ddpm_core.distillation import progressive
 from ddpm_core.samplers import last
 from ddpm_core.unet import UNet, UNetConfig
 from ddpm_core.weights import save_weights
-from ddpm_core.workshop import cli
 from ddpm_core.workshop.batches import Batches, Split, load_split
+from ddpm_core.workshop.commands import train as train_command
 from ddpm_core.workshop.fitting import in_parts_that_fit
-from ddpm_core.workshop.folder import Stopped, read_log
-from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.folder import RunFolder, Stopped, flat, read_log
+from ddpm_core.workshop.presets import PLAIN, Preset
 from ddpm_core.workshop.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -47,11 +46,11 @@ def packed(tmp_path_factory) -> str:
 def tiny(packed: str, **changes) -> Preset:
     unet = UNetConfig((8, 16), (False, True), blocks=1, groups=4, dropout=0.0, patch=1)
     values = {
-        "data": packed, "size": 16, "held_out": 8, "unet": unet, "T": 50, "epochs": 3,
-        "batch": 8, "lr": 1e-3, "log_every": 1, "checkpoint_every": 1, "strips": (3,),
-        "sample_steps": 10, "flip": True,
+        "data": packed, "size": 16, "held_out": 8, "network": unet, "T": 50,
+        "epochs": 3, "batch": 8, "lr": 1e-3, "log_every": 1, "checkpoint_every": 1,
+        "strips": (3,), "sample_steps": 10, "flip": True,
     }  # fmt: skip
-    return Preset(**{**values, **changes})
+    return PLAIN.replace(**{**values, **changes})
 
 
 def losses(folder: Path) -> list:
@@ -65,17 +64,17 @@ def losses(folder: Path) -> list:
 def command(preset: Preset, out: Path, *more: str) -> list[str]:
     """The command line of `ddpm train` for that preset."""
     flags = []
-    for name, value in {**preset.to_dict(), **preset.to_dict()["unet"]}.items():
+    for name, value in flat(preset.to_dict()).items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             flags.append(flag if value else f"--no-{flag[2:]}")
-        elif isinstance(value, list):
+        elif isinstance(value, list) and name != "classes":
             flags += [flag, ",".join(map(str, value))]
-        elif name != "unet":
+        elif name not in ("kind", "classes"):
             flags += [flag, str(value)]
     return [
         "-m",
-        "ddpm_core.workshop.cli",
+        "ddpm_core",
         "train",
         "toy-cars-32",
         "--out",
@@ -101,7 +100,7 @@ def finished(process: subprocess.Popen) -> str:
 
 def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path):
     """SIGKILL in the middle; dropout on, so that all randomness is put to the test."""
-    preset = tiny(packed, epochs=30, strips=(30,), unet=UNetConfig(
+    preset = tiny(packed, epochs=30, strips=(30,), network=UNetConfig(
         (8, 16), (False, True), blocks=1, groups=4, dropout=0.2
     ))  # fmt: skip
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -127,7 +126,7 @@ def start_pair(*arguments: str) -> subprocess.Popen:
     """Two processes that train together, on the CPU."""
     return start(
         "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        *arguments, env={"ACCELERATE_USE_CPU": "true"},
+        *arguments,
     )  # fmt: skip
 
 
@@ -193,7 +192,7 @@ def test_an_epoch_sees_each_training_image_once_and_no_held_out_one(packed):
 
 
 def test_a_run_leaves_what_it_says(packed, tmp_path):
-    run = Run(tmp_path / "run", tiny(packed))
+    run = Run.begin(tmp_path / "run", tiny(packed))
     run.train()
     rows = read_log(run.folder)
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
@@ -210,18 +209,65 @@ def test_a_run_leaves_what_it_says(packed, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(packed, tmp_path):
-    run = Run(tmp_path / "run", tiny(packed, lr=1e30, warmup=1.0, clip=1e30))
-    with pytest.raises(Stopped, match=r"no longer a number at step .* Kept: .*step-"):
-        run.train()
-    kept = sorted((run.folder / "checkpoints").iterdir())
-    state = torch.stack(
-        [p.isfinite().all() for p in Run.open(run.folder).net.parameters()]
-    )
-    assert kept and state.all()
+    """The checkpoint that is named is good, and its advice can be followed."""
+    with Run.begin(tmp_path / "run", tiny(packed)) as run:
+        rows = run.rows()
+        for _ in range(3):
+            next(rows)
+        torch.nn.init.constant_(run.net.head.bias, torch.nan)
+        with pytest.raises(
+            Stopped, match=r"a number at step 4 .* Kept: .*step-00000003"
+        ):
+            list(rows)
+    again = tiny(packed, lr=1e-4, clip=0.5)
+    said = []
+    with Run.resume(tmp_path / "run", again, say=said.append) as resumed:
+        assert resumed.step == 2
+        assert all(p.isfinite().all() for p in resumed.net.parameters())
+        resumed.train()
+    assert "changed: lr is 0.0001, it was 0.001" in said
+    assert any("the learning rate goes on at" in line for line in said)
+    assert Run.open(tmp_path / "run").preset.lr == 1e-4
+
+
+def test_weights_that_are_no_numbers_are_not_kept(packed, tmp_path):
+    """The step that spoils them has a finite loss, and a checkpoint is due after it."""
+    with Run.begin(tmp_path / "run", tiny(packed)) as run:
+        rows = run.rows()
+        next(rows)
+        next(rows)
+        torch.nn.init.constant_(run.net.head.bias, torch.nan)
+        with pytest.raises(Stopped, match="longer numbers at step 2.* Kept: .*0000001"):
+            next(rows)
+    assert [p.name for p in run.files.checkpoints()] == ["step-00000001.safetensors"]
+
+
+def test_a_folder_has_one_writer(packed, tmp_path):
+    with Run.begin(tmp_path / "run", tiny(packed)) as run:
+        next(run.rows())
+        for another in (Run.resume, Run.begin):
+            with pytest.raises((OSError, ValueError), match="another process|--resume"):
+                another(tmp_path / "run", tiny(packed))
+        assert Run.open(tmp_path / "run").step == 0  # to look is allowed
+    Run.resume(tmp_path / "run").close()
+
+
+def test_a_second_process_is_refused_and_the_first_goes_on(packed, tmp_path):
+    alone = tiny(packed, epochs=40, strips=())
+    first = start(*command(alone, tmp_path / "run"))
+    while not list((tmp_path / "run" / "checkpoints").glob("*.safetensors")):
+        assert first.poll() is None, first.stdout.read()
+        time.sleep(0.05)
+    second = start(*command(alone, tmp_path / "run", "--resume"))
+    said, _ = second.communicate(timeout=240)
+    assert second.returncode == 1 and "another process is writing" in said
+    finished(first)
+    steps = [row["step"] for row in read_log(tmp_path / "run") if "loss" in row]
+    assert steps == list(range(1, 161))
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(packed, tmp_path):
-    run = Run(tmp_path / "run", tiny(packed))
+    run = Run.begin(tmp_path / "run", tiny(packed))
     rows = run.rows()
     next(rows), next(rows)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -235,7 +281,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(packed, tmp_path):
 
 
 def test_an_unreadable_checkpoint_names_the_one_before(packed, tmp_path):
-    run = Run(tmp_path / "run", tiny(packed))
+    run = Run.begin(tmp_path / "run", tiny(packed))
     run.train()
     before, newest = sorted((run.folder / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:1000])
@@ -248,14 +294,47 @@ def test_an_unreadable_checkpoint_names_the_one_before(packed, tmp_path):
     assert losses(run.folder)[-1]["epoch"] == 3
 
 
-def test_a_log_that_was_cut_short_is_read_up_to_the_cut(tmp_path):
-    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+def test_damaged_lines_of_a_log_are_left_out_and_no_others(tmp_path):
+    one, three = '{"step": 1, "loss": 0.5}', '{"step": 3, "loss": 0.25}'
+    (tmp_path / "log.jsonl").write_bytes(
+        f'{one}\n{{"step": 2, "\n'.encode() + b"\xff\xfe\n[]\n" + three.encode()
+    )
+    assert [row["step"] for row in read_log(tmp_path)] == [1, 3]
+    assert RunFolder(tmp_path).damaged_lines() == [2, 3, 4]
+    (tmp_path / "log.jsonl").write_text(f'{one}\n{{"step": 2, "lo')
     assert read_log(tmp_path) == [{"step": 1, "loss": 0.5}]
+    assert RunFolder(tmp_path).damaged_lines() == []
     assert read_log(tmp_path / "none") == []
 
 
+def test_a_run_does_not_go_on_with_other_pixels(packed, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(packed, data)
+    Run.begin(tmp_path / "run", tiny(str(data))).close()
+    shutil.rmtree(data)
+    write_packed(data, np.full((40, 16, 16, 3), 7, np.uint8))
+    with pytest.raises(ValueError, match="was begun on other images \\(sha256"):
+        Run.resume(tmp_path / "run")
+
+
+def test_training_on_says_what_becomes_of_the_rate(packed, tmp_path):
+    short, said = tiny(packed, epochs=2, strips=()), []
+    with Run.begin(tmp_path / "run", short) as run:
+        run.train()
+    Run.resume(tmp_path / "run", short.replace(epochs=6), say=said.append).close()
+    assert said[0] == "changed: epochs is 6, it was 2"
+    assert "its cosine now ends after 6 epochs" in said[1]
+
+
+def test_a_run_without_held_out_images_trains_to_its_end(packed, tmp_path):
+    with Run.begin(tmp_path / "run", tiny(packed, held_out=0)) as run:
+        run.train()
+    assert not any("held_out" in row for row in read_log(tmp_path / "run"))
+    assert Image.open(tmp_path / "run" / "strips" / "epoch-0003.png").size[1] == 69
+
+
 def test_a_full_disk_at_resuming_loses_nothing(packed, tmp_path):
-    run = Run(tmp_path / "run", tiny(packed))
+    run = Run.begin(tmp_path / "run", tiny(packed))
     run.train()
     before = {p: p.read_bytes() for p in run.folder.glob("*.json*")}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -268,7 +347,7 @@ def test_a_full_disk_at_resuming_loses_nothing(packed, tmp_path):
 
 
 def test_looking_at_a_run_leaves_its_log_alone(packed, tmp_path):
-    run = Run(tmp_path / "run", tiny(packed, checkpoint_every=5))
+    run = Run.begin(tmp_path / "run", tiny(packed, checkpoint_every=5))
     rows = run.rows()
     for _ in range(7):
         next(rows)
@@ -279,19 +358,19 @@ def test_looking_at_a_run_leaves_its_log_alone(packed, tmp_path):
 
 def test_a_mistake_does_not_take_the_folder(packed, tmp_path):
     with pytest.raises(FileNotFoundError):
-        Run(tmp_path / "run", tiny(str(tmp_path / "nowhere")))
-    assert Run(tmp_path / "run", tiny(packed)).step == 0
+        Run.begin(tmp_path / "run", tiny(str(tmp_path / "nowhere")))
+    assert Run.begin(tmp_path / "run", tiny(packed)).step == 0
 
 
 def test_a_finished_run_can_be_trained_on(packed, tmp_path):
-    Run(tmp_path / "run", tiny(packed, epochs=2, strips=())).train()
-    longer = Run(tmp_path / "run", tiny(packed, epochs=3, strips=()), resume=True)
+    Run.begin(tmp_path / "run", tiny(packed, epochs=2, strips=())).train()
+    longer = Run.resume(tmp_path / "run", tiny(packed, epochs=3, strips=()))
     assert (longer.step, longer.steps) == (8, 12)
     longer.train()
     steps = [row["step"] for row in read_log(longer.folder) if "loss" in row]
     assert steps == list(range(1, 13))
     with pytest.raises(ValueError, match=r"differs in epochs \(3\)"):
-        Run(tmp_path / "run", tiny(packed, epochs=1, strips=()), resume=True)
+        Run.resume(tmp_path / "run", tiny(packed, epochs=1, strips=()))
 
 
 def test_a_batch_of_one_is_a_batch(packed):
@@ -305,7 +384,7 @@ def test_a_batch_of_one_is_a_batch(packed):
 def test_captions_are_told_and_dropped_and_some_cars_are_never_seen(tiny_clip):
     preset = tiny(
         "toy-cars", size=16, drawn=400, text=tiny_clip, absent=("red",), flip=False,
-        unet=replace(tiny("").unet, pooled=16, context=16), drop=0.25, batch=196,
+        pooled=16, context=16, drop=0.25, batch=196,
     )  # fmt: skip
     split = load_split(preset)
     used = torch.cat([split.train, split.held_out])
@@ -326,9 +405,9 @@ def test_captions_are_told_and_dropped_and_some_cars_are_never_seen(tiny_clip):
 def test_a_text_run_trains_resumes_and_draws_its_captions(tiny_clip, tmp_path):
     preset = tiny(
         "toy-cars", size=16, drawn=32, text=tiny_clip, flip=False, epochs=2,
-        unet=replace(tiny("").unet, pooled=16, context=16), strips=(2,),
+        pooled=16, context=16, strips=(2,),
     )  # fmt: skip
-    run = Run(tmp_path / "run", preset)
+    run = Run.begin(tmp_path / "run", preset)
     before = [p.clone() for p in run.net.embed_condition.parameters()]
     run.train()
     after = run.net.embed_condition.parameters()
@@ -341,12 +420,11 @@ def test_a_text_run_trains_resumes_and_draws_its_captions(tiny_clip, tmp_path):
 def test_a_latent_run_trains_on_scaled_latents_and_draws_pictures(
     tiny_autoencoder, tmp_path
 ):
-    unet = replace(tiny("").unet, image_channels=2)
     preset = tiny(
-        "toy-cars", size=16, drawn=32, latent=tiny_autoencoder, unet=unet, epochs=2,
-        strips=(2,),
+        "toy-cars", size=16, drawn=32, latent=tiny_autoencoder, image_channels=2,
+        epochs=2, strips=(2,),
     )  # fmt: skip
-    run = Run(tmp_path / "run", preset)
+    run = Run.begin(tmp_path / "run", preset)
     assert preset.flip and run.batches.images.shape == (2, 40, 2, 4, 4)
     rows = torch.tensor([3, 0])
     x0, mirrored = run.batches.clean(rows)
@@ -365,13 +443,15 @@ def test_a_latent_run_trains_on_scaled_latents_and_draws_pictures(
 
 def test_another_runs_folder_is_refused(packed, tmp_path):
     folder = tmp_path / "run"
-    with pytest.raises(ValueError, match="no run in .* to resume"):
-        Run(folder, tiny(packed), resume=True)
-    Run(folder, tiny(packed))
-    with pytest.raises(ValueError, match=r"another run; it differs in T \(50\), lr"):
-        Run(folder, tiny(packed, T=60, lr=0.5), resume=True)
+    with pytest.raises(FileNotFoundError, match="there is no run in .*: no config"):
+        Run.resume(folder, tiny(packed))
+    Run.begin(folder, tiny(packed))
+    with pytest.raises(
+        ValueError, match=r"another run; it differs in batch \(8\), T \(50\)"
+    ):
+        Run.resume(folder, tiny(packed, T=60, batch=4))
     with pytest.raises(ValueError, match="go on with --resume"):
-        Run(folder, tiny(packed))
+        Run.begin(folder, tiny(packed))
     config = json.loads((folder / "config.json").read_text())
     assert Preset.from_dict(config) == tiny(packed)
 
@@ -383,7 +463,7 @@ def test_data_that_do_not_fit_are_refused(packed, tmp_path):
         load_split(tiny(packed, held_out=36))
     with pytest.raises(ValueError, match="absent is for toy cars"):
         load_split(tiny(packed, absent=("red",)))
-    text = {"text": "clip", "unet": replace(tiny("").unet, pooled=4)}
+    text = {"text": "clip", "pooled": 4}
     with pytest.raises(ValueError, match="has no classes to make captions of"):
         load_split(tiny(packed, **text))
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -398,7 +478,7 @@ def test_a_run_does_not_go_on_with_other_data(packed, tmp_path):
     data, folder = tmp_path / "data", tmp_path / "run"
     shutil.copytree(packed, data)
     heard = []
-    Run(folder, tiny(str(data)), listener=heard.append).train()
+    Run.begin(folder, tiny(str(data)), listener=heard.append).train()
     assert [row["step"] for row in heard if "loss" in row] == list(range(1, 13))
     shutil.rmtree(data)
     write_packed(data, np.zeros((30, 16, 16, 3), np.uint8))
@@ -414,9 +494,9 @@ def test_a_batch_that_cannot_be_shared_is_refused(packed):
 
 
 def test_a_loss_is_weighed_as_the_preset_says(packed, tmp_path):
-    plain = Run(tmp_path / "plain", tiny(packed, target="v"))
-    capped = Run(tmp_path / "capped", tiny(packed, target="v", min_snr=5.0))
-    schedule = plain.preset.make_schedule()
+    plain = Run.begin(tmp_path / "plain", tiny(packed, target="v"))
+    capped = Run.begin(tmp_path / "capped", tiny(packed, target="v", min_snr=5.0))
+    schedule = plain.preset.model.make_schedule()
     x0, eps = torch.rand(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
     t = torch.tensor([1, 10, 30, 50])
     both = [run._loss(schedule)(run.net, x0, t, eps) for run in (plain, capped)]
@@ -427,27 +507,28 @@ def test_a_loss_is_weighed_as_the_preset_says(packed, tmp_path):
 def teacher(packed: str, folder: Path, **changes) -> str:
     """Weights of an untrained network, whose head is not the zero that it begins as."""
     preset = tiny(packed, **changes)
-    net = UNet(preset.unet)
+    net = UNet(preset.model.network)
     torch.nn.init.normal_(net.head.weight, std=0.2)
-    save_weights(folder, net.state_dict(), {"name": "t", "config": preset.to_dict()})
+    card = {"name": "t", "config": preset.model.to_dict()}
+    save_weights(folder, net.state_dict(), card)
     return str(folder)
 
 
 def test_a_student_starts_from_its_teacher_and_learns_its_pairs(packed, tmp_path):
     told = teacher(packed, tmp_path / "teacher")
     preset = tiny(packed, teacher=told, calls=2, teacher_calls=4, epochs=1, strips=())
-    run = Run(tmp_path / "student", preset)
+    run = Run.begin(tmp_path / "student", preset)
     for name, tensor in run.net.state_dict().items():
         assert torch.equal(tensor, run.teacher.net.state_dict()[name]), name
     x0, eps = torch.rand(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
     t = torch.tensor([1, 10, 30, 50])
-    schedule = preset.make_schedule()
+    schedule = preset.model.make_schedule()
     lesson = progressive(run.teacher.denoiser(), schedule, calls=2, teacher_calls=4)
     wanted, when, noise = lesson(x0, t, eps)
     assert when.tolist() == [25, 25, 50, 50]
     loss = run._loss(schedule)(run.net, x0, t, eps)
     plain = diffusion_loss(
-        run.net, schedule, preset.make_target, wanted, t=when, eps=noise
+        run.net, schedule, preset.model.make_target(), wanted, t=when, eps=noise
     )
     torch.testing.assert_close(loss, plain)
     run.train()
@@ -458,19 +539,21 @@ def test_a_reflow_learns_the_way_from_noise_to_what_the_teacher_makes(packed, tm
     changes = {"schedule": "flow", "target": "flow"}
     told = teacher(packed, tmp_path / "teacher", **changes)
     preset = tiny(packed, teacher=told, teacher_calls=3, **changes)
-    run = Run(tmp_path / "student", preset)
+    run = Run.begin(tmp_path / "student", preset)
     x0, eps = torch.rand(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
-    t, schedule = torch.tensor([1, 10, 30, 50]), preset.make_schedule()
+    t, schedule = torch.tensor([1, 10, 30, 50]), preset.model.make_schedule()
     made = last(run.teacher.sample(eps, 3))
     loss = run._loss(schedule)(run.net, x0, t, eps)
-    plain = diffusion_loss(run.net, schedule, preset.make_target, made, t=t, eps=eps)
+    target = preset.model.make_target()
+    plain = diffusion_loss(run.net, schedule, target, made, t=t, eps=eps)
     torch.testing.assert_close(loss, plain)
 
 
 def test_a_student_is_built_as_its_teacher_is(packed, tmp_path):
     told = teacher(packed, tmp_path / "teacher", T=40)
     with pytest.raises(ValueError, match=r"which differs in T \(40\)"):
-        Run(tmp_path / "run", tiny(packed, teacher=told, calls=2, teacher_calls=4))
+        changes = {"teacher": told, "calls": 2, "teacher_calls": 4}
+        Run.begin(tmp_path / "run", tiny(packed, **changes))
 
 
 def test_missing_photos_are_a_command_away(packed, tmp_path):
@@ -502,7 +585,7 @@ def test_a_small_memory_is_told_or_fitted(packed, small_memory, tmp_path, capsys
     out, options = tmp_path / "run", {"epochs": 1, "strips": "", "data": packed}
     options |= {"size": 16, "held_out": 8, "batch": 8, "channels": "8,16", "patch": 1}
     with pytest.raises(RuntimeError, match=r"--accumulate 4 fits; give it, or --fit"):
-        cli.train("toy-cars-32", out=out, **options)
-    cli.train("toy-cars-32", out=out, fit=True, resume=True, **options)
+        train_command.train("toy-cars-32", out=out, **options)
+    train_command.train("toy-cars-32", out=out, fit=True, resume=True, **options)
     assert "--accumulate 4 fits, and so it goes on" in capsys.readouterr().out
     assert Run.open(out).step == Run.open(out).steps

@@ -8,13 +8,11 @@ import torch
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, attributes_showing, caption
 from ddpm_core.weights import load_weights
 from ddpm_core.workshop import contenders as trilemma
-from ddpm_core.workshop.contenders import (
-    Contender,
-    guidance,
-    load_contender,
-    measuring,
-    training,
-)
+from ddpm_core.workshop import guidance
+from ddpm_core.workshop import tables as measuring
+from ddpm_core.workshop.cards import card_text
+from ddpm_core.workshop.contenders import Contender, load_contender
+from ddpm_core.workshop.side import vae_and_gan as training
 
 PARAMETERS = {"vae": 1_254_444, "gan": 1_333_937}
 
@@ -31,11 +29,11 @@ def test_training_writes_weights_and_a_card(trained):
     kind = trained.name.removeprefix("tiny-")
     assert card["kind"] == kind and card["parameters"] == PARAMETERS[kind]
     assert card["images"] == 64 and card["images seen"] == 128
-    assert card["command"].startswith(
+    assert card["commands"][0].startswith(
         f"python -m ddpm_core.workshop.contenders train {kind} "
     )
-    assert "--passes 2 --batch 32 --lr 0.001 --seed 0 --test 64" in card["command"]
-    assert (trained / "README.md").read_text() == training.card_text(card)
+    assert "--passes 2 --batch 32 --lr 0.001 --seed 0 --test 64" in card["commands"][0]
+    assert (trained / "README.md").read_text() == card_text(card)
     assert (trained / "samples.webp").is_file()
 
 
@@ -94,9 +92,7 @@ def test_a_table_is_measured_and_read_back(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(trilemma, "RESULTS", tmp_path)
     measuring.main("tiny", tmp_path / "tiny.json", n=64)
     found = trilemma.load_table("tiny")
-    assert found["command"].startswith(
-        "python -m ddpm_core.workshop.contenders measure tiny --out"
-    )
+    assert found["command"].startswith("ddpm measure tiny --out")
     assert [row["name"] for row in found["rows"]] == [trained.name]
     assert found["real"].keys() == ATTRIBUTES.keys()
     with pytest.raises(ValueError, match="unknown table 'other'; there is: tiny"):
@@ -115,9 +111,7 @@ def test_guidance_is_measured_over_its_scale(tmp_path, monkeypatch):
     monkeypatch.setattr(trilemma, "RESULTS", tmp_path)
     guidance.main(tmp_path / "guidance.json", n=32, steps=6)
     found = trilemma.load_table("guidance")
-    assert found["command"].startswith(
-        "python -m ddpm_core.workshop.contenders guidance --out"
-    )
+    assert found["command"].startswith("ddpm measure-guidance --out")
     assert 0.8 < found["coverage by real cars"] <= 1
     deaf, told = found["rows"]
     assert (deaf["scale"], told["scale"]) == (0, 1.5)

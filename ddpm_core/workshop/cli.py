@@ -6,7 +6,7 @@ Nothing is imported but for the command that is called, so that help comes at on
 import os
 import sys
 from importlib import import_module
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -111,11 +111,16 @@ def app_for(arguments: list[str]) -> typer.Typer:
 
 
 def options(
-    version: bool = typer.Option(
-        False, "--version", help="Print the version.", callback=lambda v: say_version(v),
-        is_eager=True,
-    ),
-) -> None:  # fmt: skip
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version.",
+            is_eager=True,
+            callback=lambda wanted: say_version(wanted),
+        ),
+    ] = False,
+) -> None:
     """Denoising diffusion, from photos to generated cars."""
 
 

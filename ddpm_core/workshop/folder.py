@@ -50,11 +50,9 @@ class RunFolder:
     def check_resumable(self, preset: Preset) -> dict[str, tuple]:
         """Return what changes from the stored run to `preset`: name -> (old, new).
 
-        Raises ValueError where there is no run, or where the preset changes more than
-        `CHANGEABLE`, which leaves the model and its data alone.
+        Raises ValueError where it changes more than `CHANGEABLE`, which leaves model
+        and data alone, or trains for fewer epochs.
         """
-        if not (self.path / "config.json").exists():
-            raise ValueError(f"there is no run in {self.path} to resume")
         changes = differences(preset, self.preset())
         kept = {k: v for k, v in changes.items() if k not in CHANGEABLE}
         if "epochs" in changes and changes["epochs"][1] < changes["epochs"][0]:

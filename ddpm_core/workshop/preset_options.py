@@ -67,7 +67,7 @@ def changed_fields(options: dict) -> dict:
     }  # fmt: skip
 
 
-def _to_tuple(name: str, text: str, kind: type) -> tuple:
+def _to_tuple(name: str, text: str, kind: object) -> tuple:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     of = get_args(kind)[0]
     if of is str:

@@ -380,7 +380,8 @@ class Run:
 
     def _save(self) -> None:
         path = self.files.checkpoint(self.step)
-        if not all(p.isfinite().all() for p in self.ema.net.parameters()):
+        nets = (self.net, self.ema.net)
+        if not all(p.isfinite().all() for net in nets for p in net.parameters()):
             raise Stopped(
                 f"the weights are no longer numbers at step {self.step}. "
                 f"{self.files.kept()} {GO_ON}"
