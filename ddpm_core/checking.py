@@ -24,7 +24,7 @@ def quoted(value: object) -> str:
 
 
 def check_number(
-    name: str, value: object, low: float = -inf, high: float = inf, *, above=None
+    name: str, value: object, low: float = -inf, high: float = inf, *, above: float | None = None
 ) -> None:
     """Raise unless `value` is a finite number in low..high, or above `above`.
 
@@ -37,21 +37,23 @@ def check_number(
     if above is not None and not value > above:
         raise ValueError(f"{name} must be above {above}, got {value}")
     if not low <= value <= high:
-        raise ValueError(f"{name} must {_range(low, high)}, got {value}")
+        allowed = f"lie in [{low}, {high}]" if inf not in (-low, high) else None
+        raise ValueError(f"{name} must {allowed or _bound(low, high)}, got {value}")
 
 
-def check_count(name: str, value: object, low: int = 1, high: float = inf) -> None:
+def check_count(name: str, value: object, low: float = 1, high: float = inf) -> None:
     """Raise unless `value` is a whole number in low..high, as `check_number` does."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {quoted(value)}")
     if not low <= value <= high:
-        raise ValueError(f"{name} must {_range(low, high)}, got {quoted(value)}")
+        allowed = f"lie in {low}..{high}" if inf not in (-low, high) else None
+        raise ValueError(
+            f"{name} must {allowed or _bound(low, high)}, got {quoted(value)}"
+        )
 
 
-def _range(low: float, high: float) -> str:
-    if high == inf:
-        return f"be at least {low}"
-    return f"be at most {high}" if low == -inf else f"lie in {low}..{high}"
+def _bound(low: float, high: float) -> str:
+    return f"be at least {low}" if high == inf else f"be at most {high}"
 
 
 def check_floating(name: str, x: object, shape: str = "(b, ...)") -> None:

@@ -222,12 +222,12 @@ def sample(
     from tqdm import tqdm
 
     from ddpm_core.datasets.images import save_grid, save_strip
-    from ddpm_core.models import best_device, load_model, step_generator
+    from ddpm_core.models import best_device, load_model, step_generators
 
     device = best_device()
     model = load_model(weights, device)
     x_T = model.noise(n, torch.Generator().manual_seed(seed))
-    g = step_generator(seed, device)
+    g = step_generators(seed, n, device)
     told = {}
     if prompt or model.encoder:
         prompts = list(islice(cycle(prompt or [""]), n))

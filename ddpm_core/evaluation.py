@@ -13,11 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_core import metrics
+from ddpm_core.checking import check_count
 from ddpm_core.classifier import Attributes, load_classifier
 from ddpm_core.datasets import PackedImages, to_float, to_uint8
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
-from ddpm_core.models import DiffusionModel, best_device, step_generator
+from ddpm_core.models import DiffusionModel, best_device, step_generators
 from ddpm_core.presets import Preset, one_of
 from ddpm_core.runs import load_split
 from ddpm_core.samplers import last
@@ -206,16 +207,19 @@ def draw_samples(
     prompts: Sequence[str] | None = None,
     scale: float = 1.0,
 ) -> Images:
-    """Sample n images, some at a time; the seed fixes them all.
+    """Sample n images, `chunk` at a time; the seed fixes each, whatever n and chunk are.
 
     A terminal shows how far it is. A text model needs a prompt for each, which it
     follows with guidance of `scale`.
     """
-    g, own = torch.Generator().manual_seed(seed), None
-    images = []
+    check_count("n", n)
+    check_count("chunk", chunk)
+    if prompts is not None and len(prompts) != n:
+        raise ValueError(f"{n} samples need as many prompts, got {len(prompts)}")
+    g, images = torch.Generator().manual_seed(seed), []
     for i in tqdm(range(0, n, chunk), unit="batch", desc="sampling", disable=None):
         x_T = model.noise(min(chunk, n - i), g)
-        own = own or step_generator(seed, x_T.device)
+        own = step_generators(seed, len(x_T), x_T.device, first=i)
         told = {}
         if prompts is not None:
             told = {"prompts": prompts[i : i + chunk], "scale": scale}

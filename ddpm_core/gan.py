@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ddpm_core.levels import Levels, Residual, conv, normalised
+from ddpm_core.levels import Levels, Residual, conv, draw_rows, normalised
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d"]
@@ -242,7 +242,7 @@ def sample(
     generator: torch.Generator | None = None,
 ) -> Images:
     """Draw n images from G, of the labels asked for. Chapter 03."""
-    z = _noise(n, G.config.latent, next(G.parameters()), generator)
+    z = draw_rows(n, (G.config.latent,), next(G.parameters()), generator)
     return G(z, labels)
 
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from ddpm_core import compiling
+from ddpm_core.checking import check_count
 from ddpm_core.clip import CLIP, load_clip
 from ddpm_core.clip.published import PREFIX, PublishedCLIP, load_published_clip
 from ddpm_core.conditioning import clipped, guided_together, join
@@ -17,6 +19,7 @@ from ddpm_core.latent import LatentScaler, load_latent
 from ddpm_core.presets import Preset, one_of
 from ddpm_core.samplers import (
     DPMSolverPP2M,
+    Noise,
     State,
     Step,
     ancestral_step,
@@ -27,7 +30,7 @@ from ddpm_core.samplers import (
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Condition, Denoise, Images, Samples, Times
 from ddpm_core.unet import UNet
-from ddpm_core.weights import fit_weights, load_weights
+from ddpm_core.weights import fit_weights, load_weights, read_config
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The number formats of training, by the names that accelerate gives them."""
@@ -97,11 +100,17 @@ class DiffusionModel:
         return bounded(guided_together(told(join(cond, uncond)), scale))
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Images:
-        """Draw n starting points x_T ~ N(0, I), on the network's device."""
+        """Draw n starting points x_T ~ N(0, I), on the network's device.
+
+        One after the other: the first of them are the same for every n. Raises
+        ValueError for n below 1.
+        """
+        check_count("n", n)
         side = self.preset.size
         pixels = (self.preset.unet.image_channels, side, side)
         shape = self.latent.shape if self.latent else pixels
-        x = torch.randn(n, *shape, generator=generator)  # the same on every device
+        rows = [torch.randn(shape, generator=generator) for _ in range(n)]
+        x = torch.stack(rows)  # drawn on the CPU: the same on every device
         return x.to(self.device, memory_format=torch.channels_last)
 
     def sample(
@@ -109,7 +118,7 @@ class DiffusionModel:
         x_T: Images,
         steps: int,
         sampler: str = "ddim",
-        generator: torch.Generator | None = None,
+        generator: Noise = None,
         *,
         t_end: int = 0,
         **told: object,
@@ -130,9 +139,18 @@ class DiffusionModel:
         return self.latent.decode(x) if self.latent else x
 
 
-def step_generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """Return the generator of the steps' noise: never that which drew x_T."""
-    return torch.Generator(device).manual_seed(seed + 2**31)
+def step_generators(
+    seed: int, n: int, device: str | torch.device = "cpu", *, first: int = 0
+) -> list[torch.Generator]:
+    """Return the generators of the steps' noise for images first, first + 1, ...
+
+    Each is seeded by `seed` and the image's number, so that image i of a seed is the
+    same for every n, however the images are divided into batches; and none is that
+    which drew x_T.
+    """
+    entropy = [(seed % 2**64, first + i) for i in range(n)]
+    seeds = [int(np.random.SeedSequence(pair).generate_state(1)[0]) for pair in entropy]
+    return [torch.Generator(device).manual_seed(s) for s in seeds]
 
 
 def best_device() -> torch.device:
@@ -182,7 +200,7 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Diffusio
     Raises as `load_weights` does, and ValueError for weights that do not fit the card.
     """
     state, card = load_weights(name)
-    preset = Preset.from_dict(card["config"])
+    preset = read_config(name, card, Preset.from_dict)
     net = UNet(preset.unet)
     fit_weights(net, state, name)
     net = net.eval().requires_grad_(False)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ddpm_core.levels import Levels, Residual, conv, normalised
+from ddpm_core.levels import Levels, Residual, conv, draw_rows, normalised
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d *side"]
@@ -168,10 +168,5 @@ def sample(vae: VAE, n: int, *, generator: torch.Generator | None = None) -> Ima
     The decoder's noise, independent from pixel to pixel, is left out. Chapter 02.
     """
     weight = next(vae.parameters())
-    z = torch.randn(
-        (n, *vae.config.latent_shape),
-        generator=generator,
-        dtype=weight.dtype,
-        device=weight.device,
-    )
+    z = draw_rows(n, vae.config.latent_shape, weight, generator)
     return vae.decode(z).clamp(-1, 1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ddpm_core.datasets.images import check_images
 from ddpm_core.datasets.toy_cars import ATTRIBUTES
 from ddpm_core.types import Features, Images
-from ddpm_core.weights import fit_weights, load_weights
+from ddpm_core.weights import fit_weights, load_weights, read_config
 
 Attributes = Int[Tensor, "b a"]
 """One row an image, one column an attribute: the number of its value in ATTRIBUTES."""
@@ -151,7 +151,7 @@ def load_classifier(
     or were trained for attributes that are no longer drawn. Chapter 04.
     """
     state, card = load_weights(name)
-    config = ClassifierConfig.from_dict(card["config"])
+    config = read_config(name, card, ClassifierConfig.from_dict)
     if list(config.attributes.items()) != list(ATTRIBUTES.items()):
         raise ValueError(
             f"{name} reads {config.attributes}, but toy cars now have {ATTRIBUTES}; "

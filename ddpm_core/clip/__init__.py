@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ddpm_core.classifier import convolutions
 from ddpm_core.clip.tokens import END, PAD, Tokenizer, Tokens
 from ddpm_core.types import Condition, Images
-from ddpm_core.weights import fit_weights, load_weights
+from ddpm_core.weights import fit_weights, load_weights, read_config
 
 Embeddings = Float[Tensor, "b d"]
 """Unit vectors; their products are cosines."""
@@ -161,6 +161,6 @@ def load_clip(
     Raises as `load_weights` does, and ValueError for weights that do not fit the card.
     """
     state, card = load_weights(name)
-    net = CLIP(CLIPConfig.from_dict(card["config"]))
+    net = CLIP(read_config(name, card, CLIPConfig.from_dict))
     fit_weights(net, state, name)
     return net.to(device).eval().requires_grad_(False)

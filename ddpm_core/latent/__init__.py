@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ddpm_core.types import Images, PerSample
 from ddpm_core.vae import VAE, VAEConfig, kl_to_standard_normal
-from ddpm_core.weights import fit_weights, load_weights
+from ddpm_core.weights import fit_weights, load_weights, read_config
 
 LatentImages = Float[Tensor, "b channels rows columns"]
 """Pictures of few channels and a small side, which diffuse as images do."""
@@ -143,6 +143,6 @@ def load_latent(
     Raises as `load_weights` does, and ValueError for weights that do not fit the card.
     """
     state, card = load_weights(name)
-    latent = LatentScaler(VAE(VAEConfig.from_dict(card["config"])))
+    latent = LatentScaler(VAE(read_config(name, card, VAEConfig.from_dict)))
     fit_weights(latent, state, name)
     return latent.to(device).eval().requires_grad_(False)

@@ -21,7 +21,7 @@ from ddpm_core.models import (
     best_precision,
     load_autoencoder,
     load_text_encoder,
-    step_generator,
+    step_generators,
 )
 from ddpm_core.presets import Preset
 from ddpm_core.runs.batches import Batches, load_split
@@ -239,7 +239,7 @@ class Run:
     def save_strip(self, path: Path) -> None:
         """Draw 9 stages, from noise to car, for a few cars of one fixed noise."""
         x_T = self.model.noise(ROWS, torch.Generator().manual_seed(self.preset.seed))
-        g = step_generator(self.preset.seed, x_T.device)
+        g = step_generators(self.preset.seed, ROWS, x_T.device)
         steps, prompts = self.preset.sample_steps, None
         if self.split.caption is not None:
             rows = self.split.caption[self.split.held_out[:ROWS]]

@@ -20,7 +20,7 @@ from ddpm_core import gan, vae
 from ddpm_core.evaluation import draw_samples, told_captions
 from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.types import Images
-from ddpm_core.weights import WEIGHTS, fit_weights, load_weights
+from ddpm_core.weights import WEIGHTS, fit_weights, load_weights, read_config
 
 RESULTS = WEIGHTS.parent / "results"
 """Where the tables lie that were measured with the models that ship."""
@@ -62,10 +62,10 @@ def load_contender(
     state, card = load_weights(name)
     kind = card.get("kind", "diffusion")
     if kind == "vae":
-        net = vae.VAE(vae.VAEConfig.from_dict(card["config"]))
+        net = vae.VAE(read_config(name, card, vae.VAEConfig.from_dict))
         draw = _in_one_call(_ready(net, state, name), vae.sample)
     elif kind == "gan":
-        net = gan.Generator(gan.GANConfig.from_dict(card["config"]))
+        net = gan.Generator(read_config(name, card, gan.GANConfig.from_dict))
         draw = _in_one_call(_ready(net, state, name), gan.sample)
     else:
         draw = _in_steps(load_model(name, device), steps, sampler)
