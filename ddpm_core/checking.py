@@ -24,7 +24,12 @@ def quoted(value: object) -> str:
 
 
 def check_number(
-    name: str, value: object, low: float = -inf, high: float = inf, *, above: float | None = None
+    name: str,
+    value: object,
+    low: float = -inf,
+    high: float = inf,
+    *,
+    above: float | None = None,
 ) -> None:
     """Raise unless `value` is a finite number in low..high, or above `above`.
 

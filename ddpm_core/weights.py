@@ -93,7 +93,9 @@ def load_weights(name: str | Path) -> tuple[dict[str, Tensor], dict]:
     return state, card
 
 
-def read_config(name: str | Path, card: dict, build: Callable[[dict], Config]) -> Config:
+def read_config(
+    name: str | Path, card: dict, build: Callable[[dict], Config]
+) -> Config:
     """Build the configuration that a card holds; `build` is its `from_dict`.
 
     Raises ValueError that names the card and the field which `build` refuses.
