@@ -13,7 +13,7 @@ from sphinx.errors import ExtensionError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 
-import offline  # noqa: E402
+import offline
 
 FILES = {"main.js": b"right", "fonts/a.woff": b"font", "README.md": b"not wanted"}
 
