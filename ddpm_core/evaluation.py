@@ -207,7 +207,7 @@ def draw_samples(
     prompts: Sequence[str] | None = None,
     scale: float = 1.0,
 ) -> Images:
-    """Sample n images, `chunk` at a time; the seed fixes each, whatever n and chunk are.
+    """Sample n images, `chunk` at a time; a seed fixes each of them for every n.
 
     A terminal shows how far it is. A text model needs a prompt for each, which it
     follows with guidance of `scale`.

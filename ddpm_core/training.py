@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-
 PRECISIONS = ("no", "bf16", "fp16")
 """The number formats of training, as accelerate names them: no is fp32."""
 
