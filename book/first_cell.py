@@ -39,8 +39,9 @@ def run(what, *command):
     except OSError as error:
         raise SystemExit(f"The book is not installed: {what} failed: {error}") from None
     if done.returncode:
-        said = (done.stderr.strip() or f"code {done.returncode}").splitlines()
-        raise SystemExit(f"The book is not installed: {what} failed: {said[-1]}")
+        lines = done.stderr.splitlines() + [f"code {done.returncode}"]
+        said = [s for s in lines if s.startswith(("fatal", "error", "ERROR", "code"))]
+        raise SystemExit(f"The book is not installed: {what} failed: {said[0]}")
 
 
 if not find_spec("ddpm_core"):

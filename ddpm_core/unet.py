@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ddpm_core.attention import Attention, CrossAttention, NoCrossAttention, zeroed
+from ddpm_core.checking import check_fields, check_floating, check_integers
 from ddpm_core.compiling import GroupNorm
 from ddpm_core.types import Condition, FeatureMap, Images, Times
 
@@ -44,6 +45,7 @@ class UNetConfig:
     context: int = _said("width of its words, for cross-attention; 0: none", 0)
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("blocks", "heads", "groups", "patch", "image_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -88,6 +90,8 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        if dim < 4 or dim % 2:
+            raise ValueError(f"dim must be even and at least 4, got {dim}")
         half = dim // 2
         frequencies = torch.exp(-log(10_000) * torch.arange(half) / (half - 1))
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -271,7 +275,7 @@ class UNet(nn.Module):
         self.head = zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
 
     def forward(self, x: Images, t: Times, cond: Condition | None = None) -> Images:
-        self._check(x, cond)
+        self._check(x, t, cond)
         embedding = self.embed_time(t)
         if cond is not None:
             embedding = embedding + self.embed_condition(cond.pooled)
@@ -287,7 +291,11 @@ class UNet(nn.Module):
         x = self.head(F.silu(self.norm(x)))
         return F.pixel_shuffle(x, self.config.patch)
 
-    def _check(self, x: Tensor, cond: Condition | None) -> None:
+    def _check(self, x: Tensor, t: Tensor, cond: Condition | None) -> None:
+        check_floating("x", x, "(b, c, h, w)")
+        check_integers("t", t)
+        if len(t) != len(x):
+            raise ValueError(f"{len(x)} samples need as many times, got {len(t)}")
         config, multiple = self.config, self.config.side_multiple
         channels = config.image_channels
         if x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:

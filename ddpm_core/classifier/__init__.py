@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ddpm_core.checking import check_count, check_fields
 from ddpm_core.datasets.images import check_images
 from ddpm_core.datasets.toy_cars import ATTRIBUTES
 from ddpm_core.types import Features, Images
@@ -37,6 +38,7 @@ class ClassifierConfig:
     attributes: dict[str, tuple[str, ...]] = field(default_factory=lambda: ATTRIBUTES)
 
     def __post_init__(self):
+        check_fields(self)
         if self.size < 8 or self.size % 8:
             raise ValueError(f"size must be a multiple of 8, got {self.size}")
         if len(self.widths) != 3 or any(w < 16 or w % 16 for w in self.widths):
@@ -89,6 +91,7 @@ class AttributeClassifier(nn.Module):
         `images` in [-1, 1], taken `chunk` at a time. Raises ValueError for images of
         another shape or range. Chapter 04.
         """
+        check_count("chunk", chunk)
         check_images(images)
         return torch.cat([self._extract(part) for part in images.split(chunk)])
 
