@@ -4,9 +4,10 @@ Shapes and types are known without waiting for a device, so these checks may sta
 training step. Values of tensors are checked on the CPU alone.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from math import inf, isfinite
+from math import inf
 from numbers import Integral, Real
 from types import UnionType
 from typing import get_args, get_origin
@@ -14,12 +15,16 @@ from typing import get_args, get_origin
 import torch
 from torch import Tensor
 
+LARGEST = torch.finfo(torch.float64).max
 LONGEST = 80  # characters of a value that an error quotes
 
 
 def quoted(value: object) -> str:
     """Return the value as an error shows it: on one line, and not too long."""
-    text = repr(value).replace("\n", " ")
+    try:
+        text = repr(value).replace("\n", " ")
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} of {sys.getsizeof(value)} bytes"
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
@@ -37,8 +42,8 @@ def check_number(
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")
-    if not isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value}")
+    if not abs(value) <= LARGEST:  # nor NaN
+        raise ValueError(f"{name} must be a finite number, got {quoted(value)}")
     if above is not None and not value > above:
         raise ValueError(f"{name} must be above {above}, got {value}")
     if not low <= value <= high:
@@ -151,7 +156,7 @@ def _is(value: object, kind: object) -> bool:
         return len(value) == len(parts) and all(map(_is, value, parts))
     if kind is float:
         number = isinstance(value, Real) and not isinstance(value, bool)
-        return number and abs(value) < inf
+        return number and abs(value) <= LARGEST
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return not isinstance(kind, type) or isinstance(value, kind)
