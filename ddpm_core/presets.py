@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
 from ddpm_core import schedules
+from ddpm_core.checking import check_fields
 from ddpm_core.datasets.toy_cars import NEVER_TRAINED
 from ddpm_core.diffusion import TARGETS, Target
 from ddpm_core.schedules import Schedule
@@ -127,6 +128,7 @@ class Preset:
     sample_steps: int = field(default=50, metadata={"help": "DDIM steps of the strips"})
 
     def __post_init__(self):
+        check_fields(self)
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("target", self.target, TARGETS)
         one_of("precision", self.precision, PRECISIONS)
@@ -216,7 +218,7 @@ class Preset:
         try:
             unet = UNetConfig(**_tuples(values["unet"]))
             return cls(**_tuples({**values, "unet": unet}))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the configuration of a model: {error}") from error
 
 
