@@ -211,7 +211,8 @@ def _one_line(text: str) -> str:
 
 def _verdict(exercise: Exercise, seconds: float) -> tuple[str, str]:
     check_number("seconds", seconds, above=0)
-    command = [sys.executable, "-P", "-c", RUNNER, str(Path(__file__).parents[1])]
+    book = Path(__file__).parents[1]  # whose checks serve notebooks in other folders
+    command = [sys.executable, "-P", "-c", RUNNER, str(book), str(book / "chapters")]
     quiet = {"MPLBACKEND": "agg", "PYTHONUTF8": "1"}
     with tempfile.TemporaryDirectory() as folder:
         said, raised = Path(folder, "said"), Path(folder, "raised")
@@ -261,7 +262,8 @@ try:
 except (ImportError, ValueError, OSError):
     pass
 sys.path.insert(0, ".")
-sys.path.append(sys.argv.pop())
+sys.path += sys.argv[1:]
+sys.argv[1:] = []
 imports, source, raised = json.load(sys.stdin)
 names = {{"__name__": "__main__"}}
 write = open

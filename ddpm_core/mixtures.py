@@ -41,9 +41,8 @@ class GaussianMixture(NamedTuple):
             check_floating(name, numbers, "(k,)")
             check_shape(name, numbers, k)
             if not ((numbers >= 0) & numbers.isfinite()).all():
-                raise ValueError(
-                    f"{name} must be finite and not negative, got {numbers}"
-                )
+                got = quoted(numbers.tolist())
+                raise ValueError(f"{name} must be finite and not negative, got {got}")
         if abs(self.weights.sum().item() - 1) > 1e-4:
             raise ValueError(f"weights must sum to 1, got {self.weights.sum().item()}")
 

@@ -255,7 +255,7 @@ def attempt(folder, source: str, seconds: float = 100) -> Answer:
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("input()", "EOFError"),
         ("os.close(1)\nprint('passed: no')", ""),
-        ("raise ValueError('a\\nb' * 10**5)", r"^ValueError: a b.{300,380}\.\.\.$"),
+        ("raise ValueError('a\\nb' * 10**5)", r"^ValueError: a ba.{300,}\.\.\.$"),
     ],
 )
 def test_an_answer_that_ends_its_process_has_failed(tmp_path, source, why):
