@@ -65,7 +65,7 @@ def train(
 ) -> Iterator[TrainStep]:
     """Train on each batch in turn and yield after each step.
 
-    `loss(net, *batch)` returns one loss a sample, (b,). `lr` maps the number of steps
+    `loss(net, *batch)` returns one loss a sample, (b,), or one of the batch. `lr` maps the number of steps
     done to the learning rate. A batch is taken in `accumulate` parts. `start` counts
     the steps done before. Mixed precision and several processes are the accelerator's.
     Raises ValueError for a loss of another shape and numbers out of their range.
@@ -89,7 +89,8 @@ def train(
             waits = i < accumulate - 1  # gradients of several processes meet once
             with accelerator.no_sync(net) if waits else nullcontext():
                 each = loss(net, *part)
-                check_shape("the loss", each, (len(part[0]),), of="one number a sample")
+                if each.ndim:
+                    check_shape("the loss", each, (len(part[0]),))
                 part_loss = each.mean() / accumulate
                 accelerator.backward(part_loss)
             total = total + part_loss.detach()
