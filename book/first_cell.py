@@ -25,15 +25,32 @@ FIRST = FOLDED | {"tags": ["remove-cell", "setup", "skip-execution"]}
 SOURCE = """\
 # @title In Colab, run this first. Where the book is installed it does nothing.
 import os
+import subprocess
 import sys
 from importlib.util import find_spec
 
 REPOSITORY = "ADDRESS"
 
+
+def run(what, *command):
+    quiet = {"env": os.environ | {"GIT_TERMINAL_PROMPT": "0"}, "capture_output": True}
+    try:
+        done = subprocess.run(command, text=True, errors="replace", **quiet)
+    except OSError as error:
+        raise SystemExit(f"The book is not installed: {what} failed: {error}") from None
+    if done.returncode:
+        lines = done.stderr.splitlines() + [f"code {done.returncode}"]
+        said = [s for s in lines if s.startswith(("fatal", "error", "ERROR", "code"))]
+        raise SystemExit(f"The book is not installed: {what} failed: {said[0]}")
+
+
 if not find_spec("ddpm_core"):
-    assert REPOSITORY, "fill in REPOSITORY above: where git finds the book"
-    !git clone -q --depth 1 {REPOSITORY} ddpm-cars
-    %pip install -q -e "ddpm-cars[plots]"
+    if not REPOSITORY:
+        raise SystemExit("Fill in REPOSITORY above: where git finds the book.")
+    if not os.path.exists("ddpm-cars/pyproject.toml"):
+        run("git", "git", "clone", "-q", "--depth", "1", REPOSITORY, "ddpm-cars")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "-e", "ddpm-cars[plots]"]
+    run("pip", *pip)
     sys.path.insert(0, os.path.abspath("ddpm-cars"))
 if os.path.isdir("ddpm-cars"):
     %cd -q ddpm-cars/chapters"""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ddpm_core.checking import check_floating, check_shape
 from ddpm_core.compiling import GroupNorm
 from ddpm_core.types import Condition, FeatureMap
 
@@ -17,9 +18,16 @@ def attend(
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v in each head: (b, n, c), (b, m, c) twice -> (b, n, c).
 
-    Vaswani et al. 2017, eq. (1); `mask` (b, m) is true for what may be read. Chapters
-    06 and 10.
+    Vaswani et al. 2017, eq. (1); `mask` (b, m) is true for what may be read. Raises
+    ValueError for shapes that do not fit together. Chapters 06 and 10.
     """
+    check_floating("q", q, "(b, n, c)")
+    check_shape("k", k, (q.shape[0], k.shape[1], q.shape[2]))
+    check_shape("v", v, k.shape, of="k")
+    if q.shape[2] % heads:
+        raise ValueError(f"{q.shape[2]} channels cannot be split into {heads} heads")
+    if mask is not None:
+        check_shape("mask", mask, k.shape[:2], of="k's words")
     q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     mask = mask if mask is None else mask[:, None, None]
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -61,6 +69,7 @@ class CrossAttention(nn.Module):
         self.out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: FeatureMap, cond: Condition | None) -> FeatureMap:
+        _check_words(cond)
         k, v = self.key_value(cond.states).chunk(2, dim=2)
         mixed = attend(self._queries(x), k, v, heads=self.heads, mask=cond.mask)
         return x + self.out(mixed).transpose(1, 2).reshape(x.shape)
@@ -70,14 +79,21 @@ class CrossAttention(nn.Module):
 
         Over the words these shares sum to 1 at each position.
         """
+        _check_words(cond)
         k, _ = self.key_value(cond.states).chunk(2, dim=2)
         q, k = (y.unflatten(2, (self.heads, -1)) for y in (self._queries(x), k))
         logits = torch.einsum("bnhd,blhd->bhln", q, k) / q.shape[-1] ** 0.5
-        logits = logits.masked_fill(~cond.mask[:, None, :, None], float("-inf"))
+        if cond.mask is not None:
+            logits = logits.masked_fill(~cond.mask[:, None, :, None], float("-inf"))
         return logits.softmax(2).mean(1).unflatten(2, x.shape[2:])
 
     def _queries(self, x: Tensor) -> Tensor:
         return self.query(self.norm(x).flatten(2).transpose(1, 2))
+
+
+def _check_words(cond: Condition | None) -> None:
+    if cond is None or cond.states is None:
+        raise ValueError("a condition with words (states) is needed, got none")
 
 
 class NoCrossAttention(nn.Module):

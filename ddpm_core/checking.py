@@ -4,27 +4,34 @@ Shapes and types are known without waiting for a device, so these checks may sta
 training step. Values of tensors are checked on the CPU alone.
 """
 
+import sys
 from collections.abc import Sequence
-from dataclasses import fields
-from math import inf, isfinite
+from math import inf
 from numbers import Integral, Real
-from types import UnionType
-from typing import get_args, get_origin
 
 import torch
 from torch import Tensor
 
+LARGEST = torch.finfo(torch.float64).max
 LONGEST = 80  # characters of a value that an error quotes
 
 
 def quoted(value: object) -> str:
     """Return the value as an error shows it: on one line, and not too long."""
-    text = repr(value).replace("\n", " ")
+    try:
+        text = repr(value).replace("\n", " ")
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} of {sys.getsizeof(value)} bytes"
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def check_number(
-    name: str, value: object, low: float = -inf, high: float = inf, *, above=None
+    name: str,
+    value: object,
+    low: float = -inf,
+    high: float = inf,
+    *,
+    above: float | None = None,
 ) -> None:
     """Raise unless `value` is a finite number in low..high, or above `above`.
 
@@ -32,26 +39,28 @@ def check_number(
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")
-    if not isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value}")
+    if not abs(value) <= LARGEST:  # nor NaN
+        raise ValueError(f"{name} must be a finite number, got {quoted(value)}")
     if above is not None and not value > above:
         raise ValueError(f"{name} must be above {above}, got {value}")
     if not low <= value <= high:
-        raise ValueError(f"{name} must {_range(low, high)}, got {value}")
+        allowed = f"lie in [{low}, {high}]" if inf not in (-low, high) else None
+        raise ValueError(f"{name} must {allowed or _bound(low, high)}, got {value}")
 
 
-def check_count(name: str, value: object, low: int = 1, high: float = inf) -> None:
+def check_count(name: str, value: object, low: float = 1, high: float = inf) -> None:
     """Raise unless `value` is a whole number in low..high, as `check_number` does."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {quoted(value)}")
     if not low <= value <= high:
-        raise ValueError(f"{name} must {_range(low, high)}, got {quoted(value)}")
+        allowed = f"lie in {low}..{high}" if inf not in (-low, high) else None
+        raise ValueError(
+            f"{name} must {allowed or _bound(low, high)}, got {quoted(value)}"
+        )
 
 
-def _range(low: float, high: float) -> str:
-    if high == inf:
-        return f"be at least {low}"
-    return f"be at most {high}" if low == -inf else f"lie in {low}..{high}"
+def _bound(low: float, high: float) -> str:
+    return f"be at least {low}" if high == inf else f"be at most {high}"
 
 
 def check_floating(name: str, x: object, shape: str = "(b, ...)") -> None:
@@ -112,50 +121,3 @@ def check_finite(name: str, x: Tensor) -> None:
     """Raise ValueError for NaN and infinity; it waits for the device."""
     if not x.isfinite().all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
-
-
-def check_fields(config: object) -> None:
-    """Raise ValueError unless each field of a dataclass has the type it declares.
-
-    For configurations, which come from JSON and from command lines: whole numbers,
-    finite numbers, booleans, text, and tuples of these.
-    """
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if not _is(value, field.type):
-            raise ValueError(
-                f"{field.name} must be {_in_words(field.type)}, got {quoted(value)}"
-            )
-
-
-WORDS = {int: "whole number", float: "finite number", bool: "true or false"}
-WORDS |= {str: "text", type(None): "nothing"}
-
-
-def _is(value: object, kind: object) -> bool:
-    if get_origin(kind) is UnionType:
-        return any(_is(value, part) for part in get_args(kind))
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if not isinstance(value, tuple):
-            return False
-        if parts[-1] is ...:
-            return all(_is(v, parts[0]) for v in value)
-        return len(value) == len(parts) and all(map(_is, value, parts))
-    if kind is float:
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        return number and abs(value) < inf
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return not isinstance(kind, type) or isinstance(value, kind)
-
-
-def _in_words(kind: object) -> str:
-    if get_origin(kind) is UnionType:
-        return " or ".join(_in_words(part) for part in get_args(kind))
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        count = "" if parts[-1] is ... else f"{len(parts)} times "
-        return f"a list: {count}{WORDS.get(parts[0], parts[0])} each"
-    word = WORDS.get(kind, getattr(kind, "__name__", str(kind)))
-    return word if kind in (bool, str, type(None)) else f"a {word}"

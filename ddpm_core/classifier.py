@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ddpm_core.checking import check_count
 from ddpm_core.datasets.images import check_images
 from ddpm_core.datasets.toy_cars import ATTRIBUTES
+from ddpm_core.options import check
 from ddpm_core.types import Features, Images
-from ddpm_core.weights import fit_weights, load_weights
+from ddpm_core.weights import fit_weights, load_weights, read_config
 
 Attributes = Int[Tensor, "b a"]
 """One row an image, one column an attribute: the number of its value in ATTRIBUTES."""
@@ -37,6 +39,7 @@ class ClassifierConfig:
     attributes: dict[str, tuple[str, ...]] = field(default_factory=lambda: ATTRIBUTES)
 
     def __post_init__(self):
+        check(self)
         if self.size < 8 or self.size % 8:
             raise ValueError(f"size must be a multiple of 8, got {self.size}")
         if len(self.widths) != 3 or any(w < 16 or w % 16 for w in self.widths):
@@ -89,6 +92,7 @@ class AttributeClassifier(nn.Module):
         `images` in [-1, 1], taken `chunk` at a time. Raises ValueError for images of
         another shape or range. Chapter 04.
         """
+        check_count("chunk", chunk)
         check_images(images)
         return torch.cat([self._extract(part) for part in images.split(chunk)])
 
@@ -151,7 +155,7 @@ def load_classifier(
     or were trained for attributes that are no longer drawn. Chapter 04.
     """
     state, card = load_weights(name)
-    config = ClassifierConfig.from_dict(card["config"])
+    config = read_config(name, card, ClassifierConfig.from_dict)
     if list(config.attributes.items()) != list(ATTRIBUTES.items()):
         raise ValueError(
             f"{name} reads {config.attributes}, but toy cars now have {ATTRIBUTES}; "

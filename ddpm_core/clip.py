@@ -14,10 +14,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_integers,
+    check_shape,
+)
 from ddpm_core.classifier import convolutions
+from ddpm_core.options import check
 from ddpm_core.tokens import END, PAD, Tokenizer, Tokens
 from ddpm_core.types import Condition, Images
-from ddpm_core.weights import fit_weights, load_weights
+from ddpm_core.weights import fit_weights, load_weights, read_config
 
 Embeddings = Float[Tensor, "b d"]
 """Unit vectors; their products are cosines."""
@@ -43,6 +50,10 @@ class CLIPConfig:
     image_widths: tuple[int, int, int] = (32, 64, 96)
 
     def __post_init__(self):
+        check(self)
+        for name in ("width", "layers", "heads", "embedding"):
+            check_count(name, getattr(self, name))
+        check_count("length", self.length, 3)  # begin, a word, end
         if self.width % self.heads:
             raise ValueError(
                 f"width must be a multiple of heads = {self.heads}, got {self.width}"
@@ -57,10 +68,10 @@ class CLIPConfig:
     @classmethod
     def from_dict(cls, values: dict) -> "CLIPConfig":
         """Rebuild what `to_dict` gave; ValueError for fields unknown or missing."""
-        lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
         try:
+            lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
             return cls(**{**values, **lists})
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"not the configuration of a CLIP: {error}") from error
 
 
@@ -124,10 +135,13 @@ class CLIP(nn.Module):
 
     def embed_images(self, images: Images) -> Embeddings:
         """Images (b, 3, h, w) in [-1, 1] -> unit vectors."""
+        check_floating("images", images, "(b, c, h, w)")
         return F.normalize(self.from_image(self.image(images)), dim=1)
 
     def embed_tokens(self, tokens: Tokens) -> Embeddings:
         """Tokens (b, length) -> unit vectors."""
+        check_integers("tokens", tokens, "(b, l)")
+        check_shape("tokens", tokens, (len(tokens), self.config.length))
         return F.normalize(self.from_text(self.text(tokens).pooled), dim=1)
 
     def embed_captions(self, captions: Sequence[str]) -> Embeddings:
@@ -146,8 +160,11 @@ def contrastive_loss(
     """The cross-entropy of finding each image's caption, and each caption's image.
 
     Unit vectors (b, d) of b pairs; the mean of both directions, in nats: log b where
-    nothing is known. Radford et al. 2021, figure 3. Chapter 10.
+    nothing is known. Radford et al. 2021, figure 3. Raises ValueError for
+    unequal shapes. Chapter 10.
     """
+    check_floating("images", images, "(b, d)")
+    check_shape("texts", texts, images.shape, of="images")
     logits = scale * images @ texts.T
     own = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
@@ -161,6 +178,6 @@ def load_clip(
     Raises as `load_weights` does, and ValueError for weights that do not fit the card.
     """
     state, card = load_weights(name)
-    net = CLIP(CLIPConfig.from_dict(card["config"]))
+    net = CLIP(read_config(name, card, CLIPConfig.from_dict))
     fit_weights(net, state, name)
     return net.to(device).eval().requires_grad_(False)

@@ -7,6 +7,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from ddpm_core.checking import (
+    check_count,
+    check_integers,
+    check_number,
+    check_output,
+)
 from ddpm_core.types import Condition, Denoise
 
 
@@ -16,15 +22,19 @@ def guided(cond: Denoise, uncond: Denoise, scale: float) -> Denoise:
     Ho and Salimans 2022, eq. (6), whose w is scale - 1. A scale of 0 is unconditional,
     1 conditional, above 1 stronger than the condition alone; 0 and 1 cost one call,
     others two. Holds for x0_hat as for eps_hat, which is an affine function of it.
-    Chapter 10.
+    Raises ValueError for a scale that is not finite. Chapter 10.
     """
+    check_number("scale", scale)
     if scale == 1:
         return cond
     if scale == 0:
         return uncond
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        return uncond(x_t, t).lerp(cond(x_t, t), scale)
+        without, with_it = uncond(x_t, t), cond(x_t, t)
+        check_output("uncond", without, x_t, "x_t")
+        check_output("cond", with_it, x_t, "x_t")
+        return without.lerp(with_it, scale)
 
     return denoise
 
@@ -33,18 +43,28 @@ def guided_together(both: Denoise, scale: float) -> Denoise:
     """`guided` by one call on twice the batch: first conditioned, then not.
 
     `both` denoises a batch whose second half repeats the first without its condition,
-    as `join(cond, uncond)` gives it to a network. Chapter 10.
+    as `join(cond, uncond)` gives it to a network. Raises as `guided` does. Chapter 10.
     """
+    check_number("scale", scale)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        cond, uncond = both(torch.cat([x_t, x_t]), torch.cat([t, t])).chunk(2)
+        twice = torch.cat([x_t, x_t])
+        x0_hat = both(twice, torch.cat([t, t]))
+        check_output("both", x0_hat, twice, "twice x_t")
+        cond, uncond = x0_hat.chunk(2)
         return uncond.lerp(cond, scale)
 
     return denoise
 
 
 def join(first: Condition, second: Condition) -> Condition:
-    """Put the condition of one batch behind that of another."""
+    """Put the condition of one batch behind that of another.
+
+    Raises ValueError where one has a part, such as words, that the other has not.
+    """
+    for name, a, b in zip(Condition._fields, first, second, strict=True):
+        if (a is None) != (b is None):
+            raise ValueError(f"one of the conditions has {name}, the other has none")
     pairs = zip(first, second, strict=True)
     return Condition(*(None if a is None else torch.cat([a, b]) for a, b in pairs))
 
@@ -56,10 +76,15 @@ def dropped(
 
     `conditions` (b, ...) are what conditions are made of: classes or rows of tokens. So
     one network learns with and without a condition, Ho and Salimans 2022, algorithm 1.
-    Raises ValueError for a share outside [0, 1]. Chapter 10.
+    Raises ValueError for a share outside [0, 1], and for an `empty` that is not one
+    condition. Chapter 10.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"the share that is dropped must lie in [0, 1], got {share}")
+    check_number("the share that is dropped", share, 0, 1)
+    if empty.shape not in (conditions.shape[1:], (1, *conditions.shape[1:])):
+        raise ValueError(
+            f"empty must have the shape of one condition, "
+            f"{tuple(conditions.shape[1:])}, got {tuple(empty.shape)}"
+        )
     shape = (len(conditions),) + (1,) * (conditions.ndim - 1)
     drop = torch.rand(shape, generator=generator, device=conditions.device) < share
     return torch.where(drop, empty.to(conditions), conditions)
@@ -69,16 +94,20 @@ class ClassEmbedding(nn.Module):
     """A learnt vector for each class, and one more, number `empty`, for no class.
 
     Classes (b,) in 0..classes -> a condition of `width` numbers and no words. Raises
-    ValueError for a class outside. Chapter 10.
+    ValueError for a class outside (on a GPU the look-up does). Chapter 10.
     """
 
     def __init__(self, classes: int, width: int):
         super().__init__()
+        check_count("classes", classes)
+        check_count("width", width)
         self.empty = classes
         self.vectors = nn.Embedding(classes + 1, width)
 
     def forward(self, classes: Int[Tensor, " b"]) -> Condition:
-        if len(classes) and not 0 <= classes.min() <= classes.max() <= self.empty:
+        check_integers("classes", classes)
+        known = classes.device.type == "cpu" and len(classes)  # elsewhere it would wait
+        if known and not 0 <= classes.min() <= classes.max() <= self.empty:
             raise ValueError(
                 f"classes lie in 0..{self.empty - 1}, and {self.empty} is none of "
                 f"them; got {classes.min()}..{classes.max()}"
@@ -117,7 +146,12 @@ class LabelEncoder(nn.Module):
 
 
 def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
-    """Clip x0_hat to the range of images (never of latents). Chapter 08."""
+    """Clip x0_hat to the range of images (never of latents). Chapter 08.
+
+    Raises ValueError unless low < high.
+    """
+    check_number("low", low)
+    check_number("high", high, above=low)
 
     def clip(x_t: Tensor, t: Tensor) -> Tensor:
         return denoise(x_t, t).clamp(low, high)

@@ -11,9 +11,10 @@ from typing import Any
 from torch import nn
 
 from ddpm_core import schedules
+from ddpm_core.checking import quoted
 from ddpm_core.diffusion import TARGETS, Target
 from ddpm_core.dit import DiTConfig
-from ddpm_core.options import check, from_json, one_of, option, shown, to_json
+from ddpm_core.options import check, from_json, one_of, option, to_json
 from ddpm_core.schedules import Schedule
 from ddpm_core.unet import UNetConfig
 
@@ -62,7 +63,7 @@ class ModelConfig:
         check(self)
         if type(self.network) not in NETWORKS.values():
             raise ValueError(
-                f"network must be a configuration, got {shown(self.network)}"
+                f"network must be a configuration, got {quoted(self.network)}"
             )
         if self.target == "eps" and self.make_schedule().ends_in_pure_noise:
             raise ValueError(

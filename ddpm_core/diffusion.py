@@ -6,6 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_integers,
+    check_number,
+    check_output,
+    check_shape,
+)
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, PerSample, Samples, Times
 
@@ -14,10 +22,10 @@ def add_noise(schedule: Schedule, x0: Samples, t: Times, eps: Samples) -> Sample
     """Noise clean samples to time t in one go: x_t = a x0 + s eps.
 
     a = sqrt(alpha_bar_t), s = sqrt(1 - alpha_bar_t), Ho et al. 2020, eq. (4). `x0`,
-    `eps`: (b, ...); `t`: (b,) in 0..T, where 0 returns x0. Raises ValueError for other
-    times and for `eps` of another shape than `x0`. Chapter 05.
+    `eps`: (b, ...), floating; `t`: (b,) in 0..T, where 0 returns x0. Raises ValueError
+    for other times and shapes, TypeError for other types. Chapter 05.
     """
-    _check_same_shape(x0, eps)
+    _check_samples(x0, t, eps)
     a, s = schedule.scales(t, like=x0)
     return a * x0 + s * eps
 
@@ -88,8 +96,10 @@ def edm(sigma_data: float) -> Target:
     x0_hat = c_skip x_t / a + c_out F, Karras et al. 2022, eq. (7) and table 1, in which
     sigma = s / a: c_skip = a^2 sigma_data^2 / n^2 and c_out = s sigma_data / n, where
     n^2 = a^2 sigma_data^2 + s^2 is the variance of x_t. F has unit variance at every t.
-    For sigma_data = 1 it is -v. Chapter 13.
+    For sigma_data = 1 it is -v. Raises ValueError unless sigma_data is above 0. Chapter
+    13.
     """
+    check_number("sigma_data", sigma_data, above=0)
 
     def spread(a: Tensor, s: Tensor) -> Tensor:
         return (a.square() * sigma_data**2 + s.square()).sqrt()
@@ -114,8 +124,10 @@ def min_snr(target: Target, gamma: float = 5.0) -> Callable[[Tensor], Tensor]:
     """Weigh the squared error of x0_hat by min(SNR, gamma), whatever the target.
 
     Returns the `weight` that `diffusion_loss` takes: min(SNR, gamma) over the weight
-    that the target has by itself. Hang et al. 2023, section 3.4. Chapter 13.
+    that the target has by itself. Raises ValueError unless gamma is above 0. Hang et
+    al. 2023, section 3.4. Chapter 13.
     """
+    check_number("gamma", gamma, above=0)
 
     def weight(snr: Tensor) -> Tensor:
         return snr.clamp(max=gamma) / target.weight(snr)
@@ -140,9 +152,11 @@ def diffusion_loss(
     L = |target - net(x_t, t, cond)|^2 averaged over the dimensions of a sample, with t
     uniform in 1..T and eps ~ N(0, I) unless given: Ho et al. 2020, eq. (14), algorithm
     1. `weight` maps the (b,) signal-to-noise ratios at t to the (b,) factors of the
-    loss. Raises ValueError for t = 0 or t > T, and for EPS on a schedule that ends in
-    pure noise. Chapter 07.
+    loss. Raises ValueError for t = 0 or t > T, for a network or a weight that returns
+    another shape, and for EPS on a schedule that ends in pure noise; TypeError for
+    samples or times of another type. Chapter 07.
     """
+    check_floating("x0", x0)
     if target is EPS and schedule.ends_in_pure_noise:
         raise ValueError(
             "EPS cannot be learned on a schedule that ends in pure noise "
@@ -150,7 +164,7 @@ def diffusion_loss(
         )
     if t is None:
         t = draw_times(schedule, len(x0), device=x0.device, generator=generator)
-    elif t.device.type == "cpu":
+    elif isinstance(t, Tensor) and t.device.type == "cpu":
         schedule.check_times(t, first=1)
     if eps is None:
         eps = torch.randn(
@@ -158,10 +172,13 @@ def diffusion_loss(
         )
     x_t = add_noise(schedule, x0, t, eps)
     wanted = target.from_clean(x0, eps, *schedule.scales(t, like=x0))
-    error = (net(x_t, t, cond) - wanted).square().flatten(1).mean(1)
+    output = net(x_t, t, cond)
+    check_output("the network", output, x_t, "x_t")
+    error = (output - wanted).square().flatten(1).mean(1)
     if weight is None:
         return error
     factors = weight(schedule.snr[t.to(schedule.snr.device)])
+    check_shape("the weight of the loss", factors, error.shape, of="t")
     return error * factors.to(error.dtype).to(error.device)
 
 
@@ -169,6 +186,7 @@ def draw_times(
     schedule: Schedule, n: int, *, device=None, generator: torch.Generator | None = None
 ) -> Times:
     """Draw n training times, uniform in 1..T. Chapter 07."""
+    check_count("n", n, 0)
     return torch.randint(1, schedule.T + 1, (n,), device=device, generator=generator)
 
 
@@ -180,21 +198,32 @@ def make_denoiser(
 ) -> Denoise:
     """Wrap a trained network as denoise(x_t, t) -> x0_hat, all that a sampler needs.
 
-    On the CPU the result raises ValueError for t = 0 or t > T; elsewhere a check would
-    make the device wait, and `sample` has checked its times. Chapter 08.
+    The result raises ValueError for a network that returns another shape than x_t. On
+    the CPU it does so for t = 0 or t > T too; elsewhere that check would make the
+    device wait, and `sample` has checked its times. Chapter 08.
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        _check_samples(x_t, t, name="x_t")
         if t.device.type == "cpu":
             schedule.check_times(t, first=1)
         a, s = schedule.scales(t, like=x_t)
-        return target.to_clean(net(x_t, t, cond), x_t, a, s)
+        output = net(x_t, t, cond)
+        check_output("the network", output, x_t, "x_t")
+        return target.to_clean(output, x_t, a, s)
 
     return denoise
 
 
-def _check_same_shape(x0: Tensor, eps: Tensor) -> None:
-    if x0.shape != eps.shape:
+def _check_samples(
+    x0: Tensor, t: Tensor, eps: Tensor | None = None, name: str = "x0"
+) -> None:
+    check_floating(name, x0)
+    check_integers("t", t)
+    if len(t) != len(x0):
         raise ValueError(
-            f"eps must have the shape of x0, {tuple(x0.shape)}, got {tuple(eps.shape)}"
+            f"t must have one time for each of {len(x0)} samples, got {len(t)}"
         )
+    if eps is not None:
+        check_floating("eps", eps)
+        check_shape("eps", eps, x0.shape, of="x0")

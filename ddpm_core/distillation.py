@@ -12,6 +12,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_integers,
+    check_output,
+    quoted,
+)
 from ddpm_core.diffusion import add_noise
 from ddpm_core.samplers import spaced_times
 from ddpm_core.schedules import Schedule
@@ -28,10 +35,17 @@ Paths = Int[Tensor, "k b"]
 def follow(denoise: Denoise, schedule: Schedule, x: Samples, times: Paths) -> Samples:
     """Take DDIM's steps from x, each sample at its own times: Song et al. 2021, (12).
 
-    Chapter 13.
+    Raises ValueError for times that do not fall, on the CPU. Chapter 13.
     """
+    check_floating("x", x)
+    check_integers("times", times, "(k, b)")
+    if times.device.type == "cpu" and not (times.diff(dim=0) < 0).all():
+        raise ValueError(
+            f"times must fall for each sample, got {quoted(times.tolist())}"
+        )
     for t, u in pairwise(times):
         x0_hat = denoise(x, t)
+        check_output("denoise", x0_hat, x, "x_t")
         a, s = schedule.scales(t, like=x)
         x = add_noise(schedule, x0_hat, u, (x - a * x0_hat) / s)
     return x
@@ -60,8 +74,15 @@ def progressive(
 
     Each t becomes the first time of that of the student's steps in which it lies; x0
     and eps are the `shortcut` through the teacher's steps. `teacher_calls` is a
-    multiple of `calls`. Salimans and Ho 2022, algorithm 2. Chapter 13.
+    multiple of `calls`, or ValueError is raised. Salimans and Ho 2022, algorithm 2.
+    Chapter 13.
     """
+    check_count("calls", calls)
+    check_count("teacher_calls", teacher_calls)
+    if teacher_calls % calls:
+        raise ValueError(
+            f"teacher_calls must be a multiple of calls = {calls}, got {teacher_calls}"
+        )
     grid = _grid(schedule, teacher_calls)
     steps = torch.arange(teacher_calls // calls + 1, device=grid.device)[:, None]
 
@@ -80,8 +101,14 @@ def reflow(denoise: Denoise, schedule: Schedule, *, teacher_calls: int) -> Lesso
     """Teach a student straight ways from the noise to what the teacher makes of it.
 
     x0 becomes the teacher's sample from x_T = eps, t and eps stay: Liu et al. 2023,
-    algorithm 1. The schedule ends in pure noise. Chapter 13.
+    algorithm 1. Raises ValueError for a schedule that does not end in pure noise.
+    Chapter 13.
     """
+    if not schedule.ends_in_pure_noise:
+        raise ValueError(
+            "the schedule must end in pure noise (alpha_bar_T = 0), "
+            f"got alpha_bar_T = {schedule.alpha_bar_list[-1]:.3g}"
+        )
     grid = _grid(schedule, teacher_calls)[:, None]
 
     def lesson(x0: Samples, t: Times, eps: Samples) -> tuple[Samples, Times, Samples]:

@@ -129,7 +129,7 @@ class DiT(nn.Module):
         self.head = zeroed(nn.Linear(width, numbers))
 
     def forward(self, x: Images, t: Times, cond: Condition | None = None) -> Images:
-        check_inputs(self.config, x, cond)
+        check_inputs(self.config, x, t, cond)
         embedding = self.embed_time(t)
         words = mask = None
         if cond is not None:

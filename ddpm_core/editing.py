@@ -12,8 +12,15 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_number,
+    check_output,
+    check_shape,
+)
 from ddpm_core.diffusion import add_noise
-from ddpm_core.samplers import State, Step
+from ddpm_core.samplers import Noise, State, Step, noise_like
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, Samples
 
@@ -25,8 +32,17 @@ def replacing(schedule: Schedule, step: Step, x0: Samples, keep: Tensor) -> Step
     al. 2022 (RePaint), eq. (8). One tensor of noise serves both parts, for no value
     lies in both. `keep`: booleans that broadcast over x0. What the step drew beside the
     known part has not seen it: the result is biased. Raises ValueError for a mask that
-    is not of booleans. Chapter 12.
+    is not of booleans, or of more axes or other sizes than x0. Chapter 12.
     """
+    check_floating("x0", x0)
+    try:
+        fits = torch.broadcast_shapes(keep.shape, x0.shape) == x0.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"keep must broadcast over x0, {tuple(x0.shape)}, got {tuple(keep.shape)}"
+        )
     if keep.dtype != torch.bool:
         raise ValueError(f"keep must be of booleans, got {keep.dtype}")
 
@@ -44,7 +60,7 @@ def resampling(
     denoise: Denoise,
     rounds: int,
     *,
-    generator: torch.Generator | None = None,
+    generator: Noise = None,
 ) -> Step:
     """Make each step `rounds` times, and noise its result back to t in between.
 
@@ -53,22 +69,17 @@ def resampling(
     come to agree. Costs `rounds` calls of `denoise` a step, but one for the step to 0.
     Raises ValueError for rounds below 1. Chapter 12.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    check_count("rounds", rounds)
     table = schedule.alpha_bar_list
 
     def resampled(x: Tensor, x0_hat: Tensor, t: int, u: int, noise: Tensor) -> Tensor:
-        def draw() -> Tensor:
-            return torch.randn(
-                x.shape, generator=generator, dtype=x.dtype, device=x.device
-            )
-
         x_u = step(x, x0_hat, t, u, noise)
         when = torch.full((len(x),), t, device=x.device)
         for _ in range(rounds - 1 if u else 0):
             kept = table[t] / table[u]
-            x_t = sqrt(kept) * x_u + sqrt(1 - kept) * draw()
-            x_u = step(x_t, denoise(x_t, when), t, u, draw())
+            x_t = sqrt(kept) * x_u + sqrt(1 - kept) * noise_like(x, generator)
+            again = denoise(x_t, when)
+            x_u = step(x_t, again, t, u, noise_like(x, generator))
         return x_u
 
     return resampled
@@ -92,8 +103,10 @@ def invert(
     which led there. Raises ValueError for rounds below 1 and times that do not fall to
     0. Chapter 12.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    check_count("rounds", rounds)
+    check_floating("x0", x0)
+    for t in times:
+        check_count("each of the times", t, 0, schedule.T)
     rising = list(reversed(times))
     if len(rising) < 2 or rising[0] != 0 or any(u >= t for u, t in pairwise(rising)):
         raise ValueError(f"times must fall strictly and end at 0, got {list(times)}")
@@ -105,6 +118,7 @@ def invert(
         with torch.no_grad():
             for _ in range(rounds):
                 x0_hat = denoise(x_t, when)
+                check_output("denoise", x0_hat, x_t, "x_t")
                 eps_hat = (x_t - sqrt(table[t]) * x0_hat) / sqrt(1 - table[t])
                 clean = (x - sqrt(1 - table[u]) * eps_hat) / sqrt(table[u])
                 x_t = sqrt(table[t]) * clean + sqrt(1 - table[t]) * eps_hat
@@ -117,8 +131,13 @@ def slerp(x: Samples, y: Samples, f: float) -> Samples:
 
     (sin((1 - f) w) x + sin(f w) y) / sin(w), with w the angle of each pair: Song et al.
     2021 (DDIM), appendix. Between noises it keeps their length, hence their law.
-    Pairs of one direction go straight. Chapters 09 and 12.
+    Pairs of one direction go straight. Raises ValueError for unequal shapes and an f
+    that is not finite. Chapters 09 and 12.
     """
+    check_floating("x", x)
+    check_floating("y", y)
+    check_shape("y", y, x.shape, of="x")
+    check_number("f", f)
     shape = (-1,) + (1,) * (x.ndim - 1)
     cos = torch.cosine_similarity(x.flatten(1), y.flatten(1), dim=1)
     w = cos.clamp(-1, 1).acos().view(shape)

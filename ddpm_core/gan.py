@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ddpm_core.levels import Levels, Residual, conv, normalised
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_integers,
+    check_number,
+    check_output,
+    check_shape,
+)
+from ddpm_core.levels import Levels, Residual, conv, draw_rows, normalised
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d"]
@@ -71,14 +79,20 @@ def gradient_penalty(
     """Return weight (|grad score(x)| - 1)^2, one a sample, x between real and fake.
 
     x = mix real + (1 - mix) fake, with one mix ~ U(0, 1) a sample: Gulrajani et al.
-    2017, eq. (3). Chapter 03.
+    2017, eq. (3). Raises ValueError for unequal shapes, for scores that are not (b,),
+    and for a weight below 0. Chapter 03.
     """
+    check_floating("real", real)
+    check_shape("fake", fake, real.shape, of="real")
+    check_number("weight", weight, 0)
     one_each = (len(real), *[1] * (real.ndim - 1))
     mix = torch.rand(
         one_each, generator=generator, dtype=real.dtype, device=real.device
     )
     x = (mix * real + (1 - mix) * fake).detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(score(x).sum(), x, create_graph=True)
+    scores = score(x)
+    check_shape("the scores", scores, (len(x),))
+    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
     norm = gradient.flatten(1).norm(dim=1)
     return weight * (norm - 1).square()
 
@@ -113,14 +127,20 @@ def train(
     `G(z, *labels)` makes samples of z ~ N(0, I), (b, latent), `D(x, *labels)` scores
     them, (b,). Each batch, (x,) or (x, labels), serves one step of D; after
     `critic_steps` of them G takes its own. `optimizers`: those of G and of D.
-    Goodfellow et al. 2014, algorithm 1. Chapter 03.
+    Goodfellow et al. 2014, algorithm 1. Raises ValueError for samples and scores of
+    another shape. Chapter 03.
     """
+    check_count("latent", latent)
+    check_count("critic_steps", critic_steps)
     of_G, of_D = optimizers
     for k, (x, *labels) in enumerate(batches, 1):
         z = _noise(len(x), latent, x, generator)
         with torch.no_grad():  # a step of D leaves G alone
             made = G(z, *labels)
+        check_output("G", made, x, "the batch")
         real, fake = D(x, *labels), D(made, *labels)
+        check_shape("the critic's scores", real, (len(x),))  # (b, 1) would broadcast
+        check_shape("the critic's scores", fake, (len(x),))
         loss = objective.critic(real, fake).mean()
         total = loss
         if penalty is not None:
@@ -192,6 +212,12 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.PixelShuffle(config.patch), nn.Tanh())
 
     def forward(self, z: Latents, labels: Labels | None = None) -> Images:
+        check_floating("z", z, "(b, d)")
+        if z.shape[1] != self.config.latent:
+            raise ValueError(
+                f"z must have the shape (b, {self.config.latent}), got {tuple(z.shape)}"
+            )
+        self.label.check(labels, len(z))
         if self.config.values:
             z = torch.cat([z, self.label(labels)], dim=1)
         return self.layers(z)
@@ -226,6 +252,10 @@ class Critic(nn.Module):
         self.label = _Labels(config.values, config.channels[-1])
 
     def forward(self, x: Images, labels: Labels | None = None) -> PerSample:
+        check_floating("images", x, "(b, c, h, w)")
+        shape = (self.config.image_channels, *[self.config.size] * 2)
+        check_shape("images", x, (len(x), *shape))
+        self.label.check(labels, len(x))
         h = self.layers(x)
         score = self.score(h)[:, 0]
         if self.config.values:
@@ -242,25 +272,43 @@ def sample(
     generator: torch.Generator | None = None,
 ) -> Images:
     """Draw n images from G, of the labels asked for. Chapter 03."""
-    z = _noise(n, G.config.latent, next(G.parameters()), generator)
+    z = draw_rows(n, (G.config.latent,), next(G.parameters()), generator)
     return G(z, labels)
 
 
 class _Labels(nn.Module):
-    """Labels (b, a) -> the sum of their vectors, (b, width).
-
-    Raises ValueError unless there is one label for each attribute.
-    """
+    """Labels (b, a) -> the sum of their vectors, (b, width)."""
 
     def __init__(self, values: tuple[int, ...], width: int):
         super().__init__()
         self.tables = nn.ModuleList([nn.Embedding(n, width) for n in values])
 
-    def forward(self, labels: Labels | None) -> Tensor:
+    def check(self, labels: Labels | None, samples: int) -> None:
+        """Raise ValueError unless each sample has one label for each attribute."""
         wanted = len(self.tables)
-        if labels is None or labels.shape[1] != wanted:
-            got = "none" if labels is None else f"shape {tuple(labels.shape)}"
-            raise ValueError(f"labels of shape (b, {wanted}) are needed, got {got}")
+        if labels is None:
+            if wanted:
+                raise ValueError(f"labels of shape (b, {wanted}) are needed, got none")
+            return
+        if not wanted:
+            raise ValueError(
+                f"this network takes no labels, got shape {tuple(labels.shape)}"
+            )
+        check_integers("labels", labels, "(b, a)")
+        if labels.shape != (samples, wanted):
+            raise ValueError(
+                f"labels of shape (b, {wanted}) are needed for {samples} samples, "
+                f"got shape {tuple(labels.shape)}"
+            )
+        for table, column in zip(self.tables, labels.T, strict=True):
+            highest, on_cpu = table.num_embeddings - 1, labels.device.type == "cpu"
+            if on_cpu and samples and not 0 <= column.min() <= column.max() <= highest:
+                raise ValueError(
+                    f"labels of this attribute lie in 0..{highest}, "
+                    f"got {column.min()}..{column.max()}"
+                )
+
+    def forward(self, labels: Labels) -> Tensor:
         columns = zip(self.tables, labels.T, strict=True)
         return sum(table(column) for table, column in columns)
 

@@ -13,9 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_number,
+    check_output,
+    check_shape,
+)
 from ddpm_core.types import Images, PerSample
 from ddpm_core.vae import VAE, VAEConfig, kl_to_standard_normal
-from ddpm_core.weights import fit_weights, load_weights
+from ddpm_core.weights import fit_weights, load_weights, read_config
 
 LatentImages = Float[Tensor, "b channels rows columns"]
 """Pictures of few channels and a small side, which diffuse as images do."""
@@ -29,8 +36,10 @@ def perceptual_distance(stages: Iterable[nn.Module], x: Images, y: Images) -> Pe
 
     After each stage, the squared difference of the features, scaled to length 1 at each
     position, is averaged over positions; the stages are added up. Zhang et al. 2018,
-    eq. (1), with all weights 1. Chapter 11.
+    eq. (1), with all weights 1. Raises ValueError for unequal shapes. Chapter 11.
     """
+    check_floating("x", x, "(b, c, h, w)")
+    check_shape("y", y, x.shape, of="x")
     total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for stage in stages:
         x, y = stage(x), stage(y)
@@ -66,13 +75,19 @@ def autoencoder_loss(
 
     The KL, in nats, is counted for each number of z: its small weight keeps latents
     near 0 and a little blurred, and leaves nearly all to the reconstruction. Rombach et
-    al. 2022, section 3.1 and appendix G, without the adversarial term. Chapter 11.
+    al. 2022, section 3.1 and appendix G, without the adversarial term. Raises
+    ValueError for weights below 0 and distances that are not (b,). Chapter 11.
     """
+    check_number("kl_weight", kl_weight, 0)
+    check_number("perceptual_weight", perceptual_weight, 0)
     x_hat, encoding = autoencoder(x, generator=generator)
+    check_output("the autoencoder", x_hat, x, "x")
     kl = kl_to_standard_normal(*encoding) / encoding.mean[0].numel()
     loss = (x - x_hat).abs().flatten(1).mean(1) + kl_weight * kl
     if perceptual:
-        loss = loss + perceptual_weight * perceptual(x, x_hat)
+        distance = perceptual(x, x_hat)
+        check_shape("the perceptual distance", distance, loss.shape)
+        loss = loss + perceptual_weight * distance
     return loss
 
 
@@ -120,12 +135,23 @@ class LatentScaler(nn.Module):
     @torch.no_grad()
     def encode(self, images: Images, *, chunk: int = 256) -> LatentImages:
         """Return the scaled means of q(z | x), (b, *shape); takes `chunk` at a time."""
+        check_count("chunk", chunk)
         parts = [self.autoencoder.encode(x).mean for x in images.split(chunk)]
         return (torch.cat(parts) - _channels(self.mean)) / _channels(self.std)
 
     @torch.no_grad()
     def decode(self, latents: LatentImages, *, chunk: int = 256) -> Images:
-        """Return images, clipped to [-1, 1]; latents have no range and are not."""
+        """Return images, clipped to [-1, 1]; latents have no range and are not.
+
+        Raises ValueError for latents of other channels.
+        """
+        check_floating("latents", latents, "(b, c, h, w)")
+        check_count("chunk", chunk)
+        if latents.shape[1] != len(self.mean):  # one channel would be broadcast
+            raise ValueError(
+                f"latents must have {len(self.mean)} channels, "
+                f"got {tuple(latents.shape)}"
+            )
         z = latents * _channels(self.std) + _channels(self.mean)
         images = torch.cat([self.autoencoder.decode(part) for part in z.split(chunk)])
         return images.clamp(-1, 1)
@@ -143,6 +169,6 @@ def load_latent(
     Raises as `load_weights` does, and ValueError for weights that do not fit the card.
     """
     state, card = load_weights(name)
-    latent = LatentScaler(VAE(VAEConfig.from_dict(card["config"])))
+    latent = LatentScaler(VAE(read_config(name, card, VAEConfig.from_dict)))
     fit_weights(latent, state, name)
     return latent.to(device).eval().requires_grad_(False)

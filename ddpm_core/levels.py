@@ -2,7 +2,11 @@
 
 from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor, nn
+
+from ddpm_core.checking import check_count
+from ddpm_core.options import check
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Levels:
     image_channels: int = 3
 
     def __post_init__(self):
+        check(self)
         for name in ("latent", "blocks", "patch", "groups", "image_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -59,11 +64,25 @@ class Levels:
     @classmethod
     def from_dict(cls, values: dict) -> "Levels":
         """Rebuild what `to_dict` gave; ValueError for fields unknown or impossible."""
-        items = values.items()
         try:
+            items = values.items()
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in items})
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"not a {cls.__name__}: {error}") from error
+
+
+def draw_rows(
+    n: int, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Draw n times N(0, I), (n, *shape): the first are the same for every n.
+
+    In the dtype and on the device of `like`. Raises ValueError for n below 1.
+    """
+    check_count("n", n)
+    kind = {"dtype": like.dtype, "device": like.device}
+    return torch.stack(
+        [torch.randn(shape, generator=generator, **kind) for _ in range(n)]
+    )
 
 
 class Residual(nn.Module):

@@ -6,12 +6,19 @@ made in float64.
 """
 
 from collections.abc import Iterator
+from math import inf
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_integers,
+    check_shape,
+)
 from ddpm_core.types import Images
 
 Real = Float[Tensor, "n d"]
@@ -68,8 +75,17 @@ def gaussian_distance(
 
     |mean_1 - mean_2|^2 + tr(cov_1 + cov_2 - 2 (cov_1^1/2 cov_2 cov_1^1/2)^1/2), Dowson
     and Landau 1982. The last trace is the sum of the singular values of
-    cov_1^1/2 cov_2^1/2, which stays exact where a covariance is singular. Chapter 04.
+    cov_1^1/2 cov_2^1/2, which stays exact where a covariance is singular. Raises
+    ValueError for other shapes, NaN and infinity. Chapter 04.
     """
+    d = len(mean_1)
+    for name, x, shape in (
+        ("mean_1", mean_1, (d,)), ("cov_1", cov_1, (d, d)),
+        ("mean_2", mean_2, (d,)), ("cov_2", cov_2, (d, d)),
+    ):  # fmt: skip
+        check_shape(name, x, shape)
+    mean_1, cov_1 = _double(mean_1, "mean_1"), _double(cov_1, "cov_1")
+    mean_2, cov_2 = _double(mean_2, "mean_2"), _double(cov_2, "cov_2")
     overlap = torch.linalg.svdvals(_root(cov_1) @ _root(cov_2)).sum()
     spread = cov_1.trace() + cov_2.trace() - 2 * overlap
     return max(0.0, ((mean_1 - mean_2).square().sum() + spread).item())
@@ -84,8 +100,7 @@ def kernel_distance(real: Real, fake: Fake, *, degree: int = 3) -> float:
     same law about 0, on both sides of it. Blind to moments above `degree`. Raises
     ValueError for a degree below 1, otherwise as `frechet_distance`. Chapter 04.
     """
-    if degree < 1:
-        raise ValueError(f"degree must be at least 1, got {degree}")
+    check_count("degree", degree)
     real, fake = _checked_pair(real, fake, 2)
     crossed = _kernel_sum(real, fake, degree) / (len(real) * len(fake))
     return _mean_of_pairs(real, degree) + _mean_of_pairs(fake, degree) - 2 * crossed
@@ -135,6 +150,8 @@ def nearest(
     one pixel may not be near at all. Raises ValueError for rows of unequal length or
     kind, not finite, or fewer references than k. Chapter 04.
     """
+    check_count("chunk", chunk)
+    check_count("k", k, low=-inf)
     _check_rows(queries, references, "queries and references")
     if queries.is_floating_point() != references.is_floating_point():
         raise ValueError(
@@ -160,9 +177,16 @@ def texture(images: Images) -> float:
     """Return the mean difference between neighbouring pixels, across and down.
 
     Low for smooth images, high for grainy ones; only that of real images tells what
-    is right. Chapters 08 and 09.
+    is right. Raises ValueError for images of a single row or column, NaN and infinity.
+    Chapters 08 and 09.
     """
-    across, down = (images.double().diff(dim=dim).abs().mean() for dim in (-1, -2))
+    check_floating("images", images, "(b, c, h, w)")
+    if not len(images) or min(images.shape[-2:]) < 2:
+        raise ValueError(
+            f"images need two rows and two columns, got {tuple(images.shape)}"
+        )
+    images = _double(images, "images")
+    across, down = (images.diff(dim=dim).abs().mean() for dim in (-1, -2))
     return (across + down).item() / 2
 
 
@@ -175,6 +199,8 @@ def attribute_accuracy(
     on real images beside it. Raises ValueError for unequal shapes or no image.
     Chapters 04 and 10.
     """
+    check_integers("predicted", predicted, "(n, a)")
+    check_integers("wanted", wanted, "(n, a)")
     if predicted.shape != wanted.shape or predicted.ndim != 2 or not len(predicted):
         raise ValueError(
             "predicted and wanted must have one shape (n, attributes), n >= 1, "
@@ -189,6 +215,8 @@ def attribute_histogram(values: Int[Tensor, " n"], count: int) -> Int[Tensor, " 
     Divided by n these are shares. Says nothing about variety within a value. Raises
     ValueError for values outside 0..count-1. Chapter 04.
     """
+    check_integers("values", values, "(n,)")
+    check_count("count", count)
     if len(values) and not (values.min() >= 0 and values.max() < count):
         raise ValueError(
             f"values must lie in 0..{count - 1}, got {values.min().item()} to "
@@ -198,6 +226,9 @@ def attribute_histogram(values: Int[Tensor, " n"], count: int) -> Int[Tensor, " 
 
 
 def _check_rows(a: Tensor, b: Tensor, what: str) -> None:
+    for x in (a, b):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{what} must be tensors, got {type(x).__name__}")
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(
             f"{what} must be rows of one length, (n, d) and (m, d), "
@@ -227,8 +258,7 @@ def _double(features: Tensor, what: str) -> Tensor:
 
 
 def _neighbours_needed(k: int) -> int:
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    check_count("k", k)
     return k + 1
 
 

@@ -11,6 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_number,
+    check_shape,
+    quoted,
+)
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, Features, PerSample, Samples
 
@@ -26,8 +33,23 @@ class GaussianMixture(NamedTuple):
     means: Float[Tensor, "k d"]
     stds: Float[Tensor, " k"]
 
+    def check(self) -> None:
+        """Raise ValueError unless the three fit together and are a mixture."""
+        check_floating("means", self.means, "(k, d)")
+        k = (len(self.means),)
+        for name, numbers in (("weights", self.weights), ("stds", self.stds)):
+            check_floating(name, numbers, "(k,)")
+            check_shape(name, numbers, k)
+            if not ((numbers >= 0) & numbers.isfinite()).all():
+                got = quoted(numbers.tolist())
+                raise ValueError(f"{name} must be finite and not negative, got {got}")
+        if abs(self.weights.sum().item() - 1) > 1e-4:
+            raise ValueError(f"weights must sum to 1, got {self.weights.sum().item()}")
+
     def sample(self, n: int, generator: torch.Generator) -> Features:
         """Draw n samples: choose a Gaussian for each, then draw from it. (n, d)."""
+        self.check()
+        check_count("n", n)
         k = self.weights.multinomial(n, replacement=True, generator=generator)
         shape = (n, self.means.shape[1])
         z = torch.randn(shape, generator=generator, dtype=self.means.dtype)
@@ -45,7 +67,7 @@ class GaussianMixture(NamedTuple):
 
     def densities(self, schedule: Schedule, x: Features) -> Float[Tensor, "T_plus_1 n"]:
         """Return q(x_t) at the places x, one row for each time 0..T. Chapter 08."""
-        ab = schedule.alpha_bar.to(x)
+        ab = schedule.alpha_bar.to(x.dtype).to(x.device)  # no float64 on Apple's GPUs
         scales = zip(ab.sqrt(), (1 - ab).sqrt(), strict=True)
         return torch.stack([self.log_density(x, a, s).exp() for a, s in scales])
 
@@ -53,8 +75,10 @@ class GaussianMixture(NamedTuple):
         """Return (x_t, t) -> E[x0 | x_t], exactly. Chapter 08.
 
         sum_k r_k (m_k + a s_k^2 / v_k (x_t - a m_k)) with v_k = a^2 s_k^2 + 1 - a^2 and
-        a^2 = ab_t; r_k, by Bayes' rule, is the share of component k in q(x_t).
+        a^2 = ab_t; r_k, by Bayes' rule, is the share of component k in q(x_t). Raises
+        ValueError for numbers that are no mixture and x_t of another width.
         """
+        self.check()
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             a, s = schedule.scales(t, like=x_t[:, None])
@@ -65,6 +89,11 @@ class GaussianMixture(NamedTuple):
 
     def _by_component(self, x, a, s) -> tuple[Tensor, Tensor]:
         """Return log(w_k N_k(x)) and E[x0 | x, k]: (n, k, 1) and (n, k, d)."""
+        check_floating("x", x, "(n, d)")
+        if x.shape[1] != self.means.shape[1]:
+            raise ValueError(
+                f"samples must have {self.means.shape[1]} numbers, got {x.shape[1]}"
+            )
         clean = self.stds[:, None].square()
         var = a**2 * clean + s**2
         off = x[:, None] - a * self.means
@@ -75,7 +104,12 @@ class GaussianMixture(NamedTuple):
 
 
 def blobs(means: Features, std: float) -> GaussianMixture:
-    """Return the mixture of equally likely Gaussians of one width. Chapter 07."""
+    """Return the mixture of equally likely Gaussians of one width. Chapter 07.
+
+    Raises ValueError for a width below 0.
+    """
+    check_floating("means", means, "(k, d)")
+    check_number("std", std, 0)
     one = means.new_ones(len(means))
     return GaussianMixture(one / len(means), means, std * one)
 
@@ -96,11 +130,18 @@ def ideal_denoiser(data: Samples, schedule: Schedule) -> Denoise:
 
     sum_i w_i x_i, where w_i is in proportion to N(x_t; a x_i, 1 - a^2), a^2 = ab_t:
     Karras et al. 2022, appendix B.3. No network has a lower loss on `data`, and what is
-    sampled with it are copies of them. `t` lies in 1..T. Chapter 07.
+    sampled with it are copies of them. `t` lies in 1..T. Raises ValueError for no data,
+    and for x_t or (on the CPU) t that do not fit. Chapter 07.
     """
+    check_floating("data", data)
+    if not data.numel():
+        raise ValueError(f"data must hold samples, got {tuple(data.shape)}")
     flat = data.flatten(1)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        check_shape("x_t", x_t, (len(x_t), *data.shape[1:]))
+        if t.device.type == "cpu":
+            schedule.check_times(t, first=1)
         x = x_t.flatten(1)
         a, s = schedule.scales(t, like=x)
         # |x - a x_i|^2 without |x|^2, which is the same for all i

@@ -7,20 +7,22 @@ from math import isfinite
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+import numpy as np
 import torch
 from torch import nn
 
 from ddpm_core import compiling
+from ddpm_core.checking import check_count
 from ddpm_core.clip import CLIP, load_clip
 from ddpm_core.conditioning import LabelEncoder, clipped, guided_together, join
 from ddpm_core.config import ModelConfig
 from ddpm_core.diffusion import Target, make_denoiser
 from ddpm_core.latent import LatentScaler, load_latent
 from ddpm_core.published_clip import PREFIX, PublishedCLIP, load_published_clip
-from ddpm_core.samplers import State, sample_by_name, times_by_name
+from ddpm_core.samplers import Noise, State, sample_by_name, times_by_name
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Condition, Denoise, Images, Samples, Times
-from ddpm_core.weights import fit_weights, load_weights
+from ddpm_core.weights import fit_weights, load_weights, read_config
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The number formats of training, by the names that accelerate gives them."""
@@ -110,8 +112,14 @@ class DiffusionModel:
         return self.latent.shape if self.latent else pixels
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Images:
-        """Draw n starting points x_T ~ N(0, I), on the network's device."""
-        x = torch.randn(n, *self.shape, generator=generator)  # on every device the same
+        """Draw n starting points x_T ~ N(0, I), on the network's device.
+
+        One after the other: the first of them are the same for every n. Raises
+        ValueError for n below 1.
+        """
+        check_count("n", n)
+        rows = [torch.randn(self.shape, generator=generator) for _ in range(n)]
+        x = torch.stack(rows)  # drawn on the CPU: the same on every device
         return x.to(self.device, memory_format=torch.channels_last)
 
     def sample(
@@ -119,7 +127,7 @@ class DiffusionModel:
         x_T: Images,
         steps: int,
         sampler: str = "ddim",
-        generator: torch.Generator | None = None,
+        generator: Noise = None,
         *,
         t_end: int = 0,
         spacing: str = "time",
@@ -161,9 +169,18 @@ class DiffusionModel:
         return self.latent.decode(x) if self.latent else x
 
 
-def step_generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """Return the generator of the steps' noise: never that which drew x_T."""
-    return torch.Generator(device).manual_seed(seed + 2**31)
+def step_generators(
+    seed: int, n: int, device: str | torch.device = "cpu", *, first: int = 0
+) -> list[torch.Generator]:
+    """Return the generators of the steps' noise for images first, first + 1, ...
+
+    Each is seeded by `seed` and the image's number, so that image i of a seed is the
+    same for every n, however the images are divided into batches; and none is that
+    which drew x_T.
+    """
+    entropy = [(seed % 2**64, first + i) for i in range(n)]
+    seeds = [int(np.random.SeedSequence(pair).generate_state(1)[0]) for pair in entropy]
+    return [torch.Generator(device).manual_seed(s) for s in seeds]
 
 
 def best_device() -> torch.device:
@@ -213,7 +230,7 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> Diffusio
     Raises as `load_weights` does, and ValueError for weights that do not fit the card.
     """
     state, card = load_weights(name)
-    config = ModelConfig.from_dict(card["config"])
+    config = read_config(name, card, ModelConfig.from_dict)
     net = config.make_network()
     fit_weights(net, state, name)
     net = net.eval().requires_grad_(False)

@@ -10,6 +10,8 @@ from dataclasses import MISSING, field, fields
 from math import isfinite
 from typing import Any, TypeVar, get_args, get_origin
 
+from ddpm_core.checking import quoted
+
 Config = TypeVar("Config")
 
 KINDS = {
@@ -55,9 +57,11 @@ def check(config: Any) -> None:
 
 
 def _check_tuple(f: dataclasses.Field, values: Any) -> None:
-    kind = get_args(f.type)[0]
-    if not isinstance(values, tuple):
-        raise ValueError(f"{f.name} must be a list, got {shown(values)}")
+    kind, *more = get_args(f.type)
+    length = None if more == [...] else 1 + len(more)
+    if not isinstance(values, tuple) or len(values) != (length or len(values)):
+        words = f"a list of {length}" if length else "a list"
+        raise ValueError(f"{f.name} must be {words}, got {quoted(values)}")
     for value in values:
         _check_value(f, kind, value, values)
 
@@ -75,13 +79,7 @@ def _check_value(f: dataclasses.Field, kind: type, value: Any, got: Any) -> None
         rule = " and ".join(f"{BOUNDS[name][1]} {b:g}" for name, b in bounds.items())
         words = f"{KINDS[kind]}, {rule}" if rule else KINDS[kind]
         each = f"{f.name} must be" if value is got else f"{f.name}: each must be"
-        raise ValueError(f"{each} {words}; got {shown(got)}")
-
-
-def shown(value: Any, most: int = 60) -> str:
-    """Write a value out for an error message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
+        raise ValueError(f"{each} {words}; got {quoted(got)}")
 
 
 def to_json(config: Any) -> dict:
@@ -96,10 +94,10 @@ def from_json(kind: type[Config], values: Any, what: str) -> Config:
     are unknown or missing, and as the dataclass does.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"{what} must be an object, got {shown(values)}")
+        raise ValueError(f"{what} must be an object, got {quoted(values)}")
     known = {f.name: f for f in fields(kind)}
     if unknown := sorted(values.keys() - known.keys()):
-        raise ValueError(f"{what} has unknown fields: {shown(', '.join(unknown))}")
+        raise ValueError(f"{what} has unknown fields: {quoted(', '.join(unknown))}")
     missing = [
         name
         for name, f in known.items()

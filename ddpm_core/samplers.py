@@ -9,18 +9,28 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from math import expm1, log, sqrt
+from math import expm1, inf, log, sqrt
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_number,
+    check_output,
+    check_shape,
+)
 from ddpm_core.options import one_of
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, Samples
 
 Step = Callable[[Tensor, Tensor, int, int, Tensor], Tensor]
 """(x_t, x0_hat, t, u, noise) -> x_u, with u < t."""
+
+Noise = torch.Generator | Sequence[torch.Generator] | None
+"""Where noise comes from: one generator for a batch, or one for each of its samples."""
 
 Variance = Callable[[Schedule, int, int], float]
 """(schedule, t, u) -> the variance of an ancestral step from t to u."""
@@ -43,27 +53,53 @@ def sample(
     x_T: Samples,
     times: Sequence[int],
     *,
-    generator: torch.Generator | None = None,
+    generator: Noise = None,
 ) -> Iterator[State]:
     """Walk from x_T down the times to 0 and yield the state at each of them.
 
     `times` fall strictly and end at 0, as `spaced_times` gives them; the first state
     holds x_T, the last the finished samples. `denoise` is called len(times) - 1 times.
-    The noise of the steps is drawn from `generator`. Raises ValueError for times that
-    do not fall to 0. Ho et al. 2020, algorithm 2. Chapter 08.
+    The noise of the steps is drawn from `generator`; with a sequence of them, one a
+    sample, a sample does not depend on the others in its batch. Raises ValueError for
+    times that do not fall to 0, and for a `denoise` or a `step` that returns another
+    shape than x. Ho et al. 2020, algorithm 2. Chapter 08.
     """
+    check_floating("x_T", x_T)
     _check_times_fall(times)
-    x = x_T
+    return _walk(denoise, step, x_T, times, generator)
+
+
+def _walk(
+    denoise: Denoise, step: Step, x: Samples, times: Sequence[int], generator: Noise
+) -> Iterator[State]:
     for t, u in pairwise(times):
         with torch.no_grad():  # not around the yield: the caller's mode is the caller's
             x0_hat = denoise(x, torch.full((len(x),), t, device=x.device))
+        check_output("denoise", x0_hat, x, "x_t")
         yield State(t, x, x0_hat)
         with torch.no_grad():
-            noise = torch.randn(
-                x.shape, generator=generator, dtype=x.dtype, device=x.device
-            )
-            x = step(x, x0_hat, t, u, noise)
+            x_u = step(x, x0_hat, t, u, noise_like(x, generator))
+        check_output("step", x_u, x, "x_t")
+        x = x_u
     yield State(0, x, x)
+
+
+def noise_like(x: Samples, generator: Noise = None) -> Samples:
+    """Draw noise of the shape of x, on its device, from one generator or from many.
+
+    Raises ValueError for a sequence of generators that has not one for each sample.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    if len(generator) != len(x):
+        raise ValueError(
+            f"{len(x)} samples need one generator, or as many, got {len(generator)}"
+        )
+    rows = [
+        torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=x.device)
+        for g in generator
+    ]
+    return torch.stack(rows) if rows else torch.empty_like(x)
 
 
 def last(states: Iterator[State]) -> Samples:
@@ -83,6 +119,8 @@ def followed_variance(
     `start` is the variance at the first of the times, which fall and need not end at 0.
     Chapter 08.
     """
+    check_number("start", start, 0)
+    _check_times_fall(times, to_zero=False)
     one, zero = torch.tensor([[[1.0]], [[0.0]]], dtype=torch.float64)
     variance = start
     for t, u in pairwise(times):
@@ -101,6 +139,8 @@ def spaced_times(T: int, steps: int, t_end: int = 0) -> list[int]:
     not to be trusted where there is hardly any noise. Raises ValueError unless
     1 <= steps <= T and, with `t_end`, 2 <= steps <= T - t_end + 1. Chapters 09 and 14.
     """
+    for name, value in (("T", T), ("steps", steps), ("t_end", t_end)):
+        check_count(name, value, low=-inf)
     if not 1 <= steps <= T:
         raise ValueError(
             f"steps must lie in 1..{T}, got {steps}: the model knows T = {T} times, "
@@ -158,7 +198,7 @@ def posterior_variance(schedule: Schedule, t: int, u: int) -> float:
     (1 - alpha_bar_u) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_u),
     Ho et al. 2020, eq. (7), for u = t - 1. Chapter 08.
     """
-    ab_t, ab_u = _alpha_bars(schedule, t, u)
+    ab_t, ab_u = schedule.alpha_bars(t, u)
     return (1 - ab_u) / (1 - ab_t) * (1 - ab_t / ab_u)
 
 
@@ -168,7 +208,7 @@ def forward_variance(schedule: Schedule, t: int, u: int) -> float:
     1 - alpha_bar_t / alpha_bar_u, Ho et al. 2020, section 3.2, for u = t - 1. Chapter
     08.
     """
-    ab_t, ab_u = _alpha_bars(schedule, t, u)
+    ab_t, ab_u = schedule.alpha_bars(t, u)
     return 1 - ab_t / ab_u
 
 
@@ -189,7 +229,8 @@ def ancestral_step(
     Ho et al. 2020, eqs. (6) and (7), for any u < t (alpha_t becomes ab_t/ab_u).
     The step to u = 0 returns x0_hat. Chapters 08 and 09.
     """
-    ab_t, ab_u = _alpha_bars(schedule, t, u)
+    ab_t, ab_u = schedule.alpha_bars(t, u)
+    _check_step(x, x0_hat, noise)
     if u == 0:
         return x0_hat
     to_clean = sqrt(ab_u) * (1 - ab_t / ab_u) / (1 - ab_t)
@@ -214,9 +255,9 @@ def ddim_step(
     std = eta sqrt(beta-tilde), Song et al. 2021 (DDIM), eqs. (12) and (16). eta = 0 is
     deterministic, eta = 1 is `ancestral_step`. Chapter 09.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie in [0, 1], got {eta}")
-    ab_t, ab_u = _alpha_bars(schedule, t, u)
+    check_number("eta", eta, 0, 1)
+    ab_t, ab_u = schedule.alpha_bars(t, u)
+    _check_step(x, x0_hat, noise)
     eps_hat = (x - sqrt(ab_t) * x0_hat) / sqrt(1 - ab_t)
     std = eta * sqrt(posterior_variance(schedule, t, u))
     kept = sqrt(max(1 - ab_u - std**2, 0.0))
@@ -239,7 +280,8 @@ class DPMSolverPP2M:
         self, x: Samples, x0_hat: Samples, t: int, u: int, noise: Samples
     ) -> Samples:
         """Step x_t -> x_u; `noise` is not used."""
-        ab_t, ab_u = _alpha_bars(self.schedule, t, u)
+        ab_t, ab_u = self.schedule.alpha_bars(t, u)
+        _check_step(x, x0_hat)
         lambda_t = _half_log_snr(ab_t)
         estimate = x0_hat
         if self.previous is not None and u > 0:
@@ -287,7 +329,7 @@ class Heun:
         euler = ddim_step(self.schedule, x, x0_hat, t, u, noise)
         if u == 0 or self.taken <= self.euler:
             return euler
-        ab_t, ab_u = _alpha_bars(self.schedule, t, u)
+        ab_t, ab_u = self.schedule.alpha_bars(t, u)
         sigma_t, sigma_u = sqrt(1 / ab_t - 1), sqrt(1 / ab_u - 1)
         first = (x / sqrt(ab_t) - x0_hat) / sigma_t
         there = self.denoise(euler, torch.full((len(x),), u, device=x.device))
@@ -328,7 +370,7 @@ def sample_by_name(
     *,
     spacing: str = "time",
     t_end: int = 0,
-    generator: torch.Generator | None = None,
+    generator: Noise = None,
 ) -> Iterator[State]:
     """Sample from x_T in that many network calls; yields as `sample` does.
 
@@ -347,6 +389,7 @@ def times_by_name(
     """Return the timesteps of `sample_by_name`; raises as it does. Chapter 09."""
     sampler = SAMPLERS[one_of("sampler", name, SAMPLERS)]
     space = SPACINGS[one_of("spacing", spacing, SPACINGS)]
+    check_count("steps", calls, low=-inf)
     if not 1 <= calls <= schedule.T:
         raise ValueError(
             f"steps must lie in 1..{schedule.T}, got {calls}: the model knows "
@@ -355,15 +398,11 @@ def times_by_name(
     return space(schedule, sampler.intervals(schedule, calls), t_end)
 
 
-def _alpha_bars(schedule: Schedule, t: int, u: int) -> tuple[float, float]:
-    """alpha_bar at t and u as plain numbers, read from the schedule once."""
-    table = schedule.alpha_bar_list
-    if not 0 <= u < t <= schedule.T:
-        raise ValueError(
-            f"a step goes from t to a smaller u with 0 <= u < t <= T = {schedule.T}, "
-            f"got t = {t}, u = {u}"
-        )
-    return table[t], table[u]
+def _check_step(x: Tensor, x0_hat: Tensor, noise: Tensor | None = None) -> None:
+    check_floating("x", x)
+    check_shape("x0_hat", x0_hat, x.shape, of="x")
+    if noise is not None:
+        check_shape("noise", noise, x.shape, of="x")
 
 
 def _begins_in_noise(schedule: Schedule) -> bool:
@@ -376,10 +415,12 @@ def _half_log_snr(ab: float) -> float:
     return float("-inf") if ab == 0 else (log(ab) - log(1 - ab)) / 2
 
 
-def _check_times_fall(times: Sequence[int]) -> None:
+def _check_times_fall(times: Sequence[int], *, to_zero: bool = True) -> None:
+    for t in times:
+        check_count("each of the times", t, 0)
     falling = all(t > u for t, u in pairwise(times))
-    if len(times) < 2 or not falling or times[-1] != 0:
+    if len(times) < 2 or not falling or (to_zero and times[-1] != 0):
         raise ValueError(
-            f"times must fall strictly and end at 0, got {list(times)[:8]}"
-            + ("..." if len(times) > 8 else "")
+            f"times must fall strictly{' and end at 0' if to_zero else ''}, got "
+            f"{list(times)[:8]}" + ("..." if len(times) > 8 else "")
         )

@@ -5,10 +5,21 @@ A schedule is one tensor, `alpha_bar[t]` for t = 0..T. All else is derived from 
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
+
+from ddpm_core.checking import (
+    check_count,
+    check_floating,
+    check_integers,
+    check_number,
+)
+
+LONGEST = 1_000_000
+"""The largest T: its table of alpha_bar takes 8 MB."""
 
 Curve = Float64[Tensor, " T_plus_1"]
 """One number for each time 0..T, in float64."""
@@ -27,6 +38,7 @@ class Schedule:
 
     def __post_init__(self):
         ab = self.alpha_bar
+        check_floating("alpha_bar", ab)
         if ab.ndim != 1 or len(ab) < 2:
             raise ValueError(
                 f"alpha_bar must be one row of T+1 >= 2 values, got {tuple(ab.shape)}"
@@ -51,6 +63,7 @@ class Schedule:
         alpha_bar_t = prod_{i=1..t} (1 - beta_i), Ho et al. 2020, eq. (4). Each beta
         lies in (0, 1]; 1 is allowed at T alone. Chapter 05.
         """
+        check_floating("beta", beta, "(T,)")
         if not ((beta > 0) & (beta <= 1)).all():
             raise ValueError(
                 "every beta must lie in (0, 1], got "
@@ -93,13 +106,30 @@ class Schedule:
         """alpha_bar as plain numbers, for samplers, whose t is one number a step."""
         return self.alpha_bar.tolist()
 
+    def alpha_bars(self, t: int, u: int) -> tuple[float, float]:
+        """Return alpha_bar at t and u, the ends of a step, as plain numbers.
+
+        Raises ValueError unless 0 <= u < t <= T.
+        """
+        for name, time in (("t", t), ("u", u)):
+            check_count(name, time, low=-inf)
+        if not 0 <= u < t <= self.T:
+            raise ValueError(
+                f"a step goes from t to a smaller u with 0 <= u < t <= T = {self.T}, "
+                f"got t = {t}, u = {u}"
+            )
+        return self.alpha_bar_list[t], self.alpha_bar_list[u]
+
     def scales(self, t: Int[Tensor, " b"], like: Tensor) -> tuple[Tensor, Tensor]:
         """Return sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to scale `like`.
 
         `t`: (b,) times in 0..T; `like`: (b, ...). Both results are (b, 1, ...) in the
         dtype and on the device of `like`. Times on a GPU are checked by the look-up
-        itself, without waiting for it. Ho et al. 2020, eq. (4). Chapter 05.
+        itself, without waiting for it. Raises TypeError for times that are no integers
+        and for `like` that is not floating. Ho et al. 2020, eq. (4). Chapter 05.
         """
+        check_integers("t", t)
+        check_floating("like", like)
         if t.device.type == "cpu":
             self.check_times(t)
         ab = self.alpha_bar[t.to(self.alpha_bar.device)]
@@ -111,6 +141,7 @@ class Schedule:
 
     def check_times(self, t: Tensor, first: int = 0) -> None:
         """Raise ValueError unless every time lies in first..T."""
+        check_integers("t", t)
         if t.numel() and not (first <= t.min() and t.max() <= self.T):
             raise ValueError(
                 f"t must lie in {first}..{self.T}, got {t.min().item()}"
@@ -136,6 +167,8 @@ def linear_schedule(
     scale them by 1000 / T. Chapter 05.
     """
     _check_length(T)
+    check_number("beta_start", beta_start)
+    check_number("beta_end", beta_end)
     if not 0 < beta_start <= beta_end < 1:
         raise ValueError(
             "0 < beta_start <= beta_end < 1 is needed, "
@@ -150,9 +183,12 @@ def cosine_schedule(T: int, offset: float = 0.008, max_beta: float = 0.999) -> S
     """alpha_bar falls as a squared cosine; beta is capped just short of 1.
 
     alpha_bar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset)),
-    Nichol and Dhariwal 2021, eq. (17). Chapter 05.
+    Nichol and Dhariwal 2021, eq. (17). Raises ValueError unless 0 <= offset <= 1 and
+    0 < max_beta <= 1. Chapter 05.
     """
     _check_length(T)
+    check_number("offset", offset, 0, 1)
+    check_number("max_beta", max_beta, high=1, above=0)
     u = torch.linspace(0, 1, T + 1, dtype=torch.float64)
     f = torch.cos((u + offset) / (1 + offset) * torch.pi / 2) ** 2
     return Schedule.from_beta((1 - f[1:] / f[:-1]).clamp(max=max_beta))
@@ -168,6 +204,9 @@ def sigmoid_schedule(
     algorithm 1 (whose temperature divides `start` and `end`). Chapter 05.
     """
     _check_length(T)
+    check_number("start", start)
+    check_number("end", end)
+    check_number("max_beta", max_beta, high=1, above=0)
     if not start < end:
         raise ValueError(f"start < end is needed, got start = {start}, end = {end}")
     u = torch.linspace(start, end, T + 1, dtype=torch.float64).sigmoid()
@@ -202,5 +241,5 @@ def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
 
 
 def _check_length(T: int) -> None:
-    if T < 2:
-        raise ValueError(f"T must be at least 2, got {T}")
+    check_count("T", T, 2)
+    check_count("T", T, 2, LONGEST)

@@ -5,6 +5,7 @@ from math import log, sqrt
 
 from torch import Tensor
 
+from ddpm_core.checking import check_number, check_output, check_shape
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, Samples, Times
 
@@ -15,12 +16,17 @@ Score = Callable[[Samples, Times], Samples]
 def make_score(denoise: Denoise, schedule: Schedule) -> Score:
     """Read the score off a denoiser: (a x0_hat - x_t) / s^2 = -eps_hat / s.
 
-    Tweedie's formula, Vincent 2011, section 4.2. `t` lies in 1..T. Chapter 13.
+    Tweedie's formula, Vincent 2011, section 4.2. `t` lies in 1..T: on the CPU the
+    result raises ValueError for other times. Chapter 13.
     """
 
     def score(x_t: Tensor, t: Tensor) -> Tensor:
+        if t.device.type == "cpu":
+            schedule.check_times(t, first=1)
         a, s = schedule.scales(t, like=x_t)
-        return (a * denoise(x_t, t) - x_t) / s.square()
+        x0_hat = denoise(x_t, t)
+        check_output("denoise", x0_hat, x_t, "x_t")
+        return (a * x0_hat - x_t) / s.square()
 
     return score
 
@@ -33,8 +39,9 @@ def langevin_step(x: Samples, score: Samples, size: float, noise: Samples) -> Sa
     size leave it too wide. Raises ValueError for a size that is not above 0. Chapter
     13.
     """
-    if not size > 0:
-        raise ValueError(f"size must be above 0, got {size}")
+    check_number("size", size, above=0)
+    for name, other in (("score", score), ("noise", noise)):
+        check_shape(name, other, x.shape, of="x")
     return x + size * score + sqrt(2 * size) * noise
 
 
@@ -56,9 +63,10 @@ def sde_step(
     each time. Raises ValueError for a negative churn and where no signal is left.
     Chapter 13.
     """
-    if churn < 0:
-        raise ValueError(f"churn must not be negative, got {churn}")
-    ab_t, ab_u = schedule.alpha_bar_list[t], schedule.alpha_bar_list[u]
+    check_number("churn", churn, 0)
+    for name, other in (("x0_hat", x0_hat), ("noise", noise)):
+        check_shape(name, other, x.shape, of="x")
+    ab_t, ab_u = schedule.alpha_bars(t, u)
     if ab_t == 0:
         raise ValueError(
             "the equation cannot be stepped from pure noise (alpha_bar_t = 0), where "

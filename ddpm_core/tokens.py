@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ddpm_core.checking import quoted
+
 Tokens = Int[Tensor, "b l"]
 """A row of numbers for each caption: BEGIN, its words, END, and PAD to the end."""
 
@@ -47,6 +49,8 @@ class Tokenizer:
         Raises ValueError for an unknown word, with the known ones nearest to it, and
         for a caption with more than length - 2 words.
         """
+        if isinstance(captions, str):  # it would be read letter by letter
+            raise TypeError(f"captions must be a list of them, got {quoted(captions)}")
         rows = [self._row(caption) for caption in captions]
         return torch.tensor(rows).view(len(rows), self.length)
 

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ddpm_core.checking import check_count, check_number, check_shape
+
 PRECISIONS = ("no", "bf16", "fp16")
 """The number formats of training, as accelerate names them: no is fp32."""
 
@@ -43,7 +45,9 @@ def make_accelerator(precision: str | None = None) -> Accelerator:
             f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
     AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=precision)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    cpu = several and not torch.cuda.is_available()  # else each would train alone
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
     accelerator.state.__dict__ = dict(accelerator.state.__dict__)
     return accelerator
 
@@ -63,11 +67,16 @@ def train(
 ) -> Iterator[TrainStep]:
     """Train on each batch in turn and yield after each step.
 
-    `loss(net, *batch)` returns one loss a sample, (b,). `lr` maps the number of steps
-    done to the learning rate. A batch is taken in `accumulate` parts. `start` counts
-    the steps done before. Mixed precision and several processes are the accelerator's.
+    `loss(net, *batch)` returns one loss a sample, (b,), or one of the batch. `lr` maps
+    the number of steps done to the learning rate. A batch is taken in `accumulate`
+    parts. `start` counts the steps done before. Mixed precision and several processes
+    are the accelerator's.
+    Raises ValueError for a loss of another shape and numbers out of their range.
     Chapter 07.
     """
+    check_number("clip", clip, above=0)
+    check_count("accumulate", accumulate)
+    check_count("start", start, 0)
     accelerator = accelerator or make_accelerator()
     trained = net
     net, optimizer = accelerator.prepare(net, optimizer)
@@ -82,7 +91,10 @@ def train(
         for i, part in enumerate(_parts(batch, accumulate, accelerator.device)):
             waits = i < accumulate - 1  # gradients of several processes meet once
             with accelerator.no_sync(net) if waits else nullcontext():
-                part_loss = loss(net, *part).mean() / accumulate
+                each = loss(net, *part)
+                if each.ndim:
+                    check_shape("the loss", each, (len(part[0]),))
+                part_loss = each.mean() / accumulate
                 accelerator.backward(part_loss)
             total = total + part_loss.detach()
         norm = accelerator.clip_grad_norm_(net.parameters(), clip)
@@ -112,6 +124,7 @@ class EMA:
     """
 
     def __init__(self, net: nn.Module, decay: float = 0.999):
+        check_number("decay", decay, 0, 1)
         self.decay = decay
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
 
@@ -129,8 +142,15 @@ def shuffled(n: int, *, passes: int, batch: int, seed: int) -> Iterator[Tensor]:
     """Yield the rows 0..n-1 in batches, `passes` times over, each in another order.
 
     Each batch is full: the few rows of a pass that would not fill one are left out.
-    Chapter 07.
+    Raises ValueError for fewer rows than a batch. Chapter 07.
     """
+    check_count("n", n)
+    check_count("batch", batch, 1, n)
+    check_count("passes", passes, 0)
+    return _shuffled(n, passes, batch, seed)
+
+
+def _shuffled(n: int, passes: int, batch: int, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(passes):
         order = torch.randperm(n, generator=generator)
@@ -142,8 +162,13 @@ def warmup_cosine(
 ) -> Callable[[int], float]:
     """The rate after k steps: a straight rise to `peak`, half a cosine to end * peak.
 
-    Chapter 07.
+    Raises ValueError for a peak that is not above 0, a warm-up below 0, and an end
+    outside [0, 1]. Chapter 07.
     """
+    check_number("peak", peak, above=0)
+    check_number("end", end, 0, 1)
+    check_number("warmup", warmup, 0)
+    check_number("total", total, 0)
 
     def rate(step: int) -> float:
         if step < warmup:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ddpm_core.attention import Attention, CrossAttention, NoCrossAttention, zeroed
+from ddpm_core.checking import check_floating, check_integers
 from ddpm_core.compiling import GroupNorm
 from ddpm_core.options import check, option
 from ddpm_core.types import Condition, FeatureMap, Images, Times
@@ -100,6 +101,8 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        if dim < 4 or dim % 2:
+            raise ValueError(f"dim must be even and at least 4, got {dim}")
         half = dim // 2
         frequencies = torch.exp(-log(10_000) * torch.arange(half) / (half - 1))
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -283,7 +286,7 @@ class UNet(nn.Module):
         self.head = zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
 
     def forward(self, x: Images, t: Times, cond: Condition | None = None) -> Images:
-        check_inputs(self.config, x, cond)
+        check_inputs(self.config, x, t, cond)
         embedding = self.embed_time(t)
         if cond is not None:
             embedding = embedding + self.embed_condition(cond.pooled)
@@ -300,11 +303,17 @@ class UNet(nn.Module):
         return F.pixel_shuffle(x, self.config.patch)
 
 
-def check_inputs(config, x: Tensor, cond: Condition | None) -> None:
-    """Raise ValueError for images or conditions that do not fit a network's config."""
+def check_inputs(config, x: Tensor, t: Tensor, cond: Condition | None) -> None:
+    """Raise for images, timesteps or conditions that do not fit a network's config.
+
+    TypeError for another dtype, ValueError for another shape.
+    """
+    check_floating("x", x, "(b, c, h, w)")
+    check_integers("t", t)
+    if len(t) != len(x):
+        raise ValueError(f"{len(x)} samples need as many timesteps, got {len(t)}")
     multiple, channels = config.side_multiple, config.image_channels
-    fits = x.ndim == 4 and x.shape[1] == channels
-    if not fits or x.shape[2] % multiple or x.shape[3] % multiple:
+    if x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
         raise ValueError(
             f"this network takes (b, {channels}, h, w) with h and w multiples of "
             f"{multiple}, got {tuple(x.shape)}"

@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ddpm_core.levels import Levels, Residual, conv, normalised
+from ddpm_core.checking import (
+    check_floating,
+    check_number,
+    check_output,
+    check_shape,
+)
+from ddpm_core.levels import Levels, Residual, conv, draw_rows, normalised
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d *side"]
@@ -85,6 +91,7 @@ class VAE(nn.Module):
 
     def encode(self, x: Images) -> Encoding:
         """Return mean and log-variance of q(z | x), each (b, *latent_shape)."""
+        check_floating("images", x, "(b, c, h, w)")
         config = self.config
         shape = (config.image_channels, config.size, config.size)
         if x.shape[1:] != shape:
@@ -95,7 +102,16 @@ class VAE(nn.Module):
         return Encoding(*self.encoder(x).chunk(2, dim=1))
 
     def decode(self, z: Latents) -> Images:
-        """Return the mean of p(x | z), unbounded: clip it where images are needed."""
+        """Return the mean of p(x | z), unbounded: clip it where images are needed.
+
+        Raises ValueError for latents of another shape.
+        """
+        check_floating("z", z)
+        shape = self.config.latent_shape
+        if z.ndim != 1 + len(shape) or z.shape[1] != shape[0]:
+            raise ValueError(
+                f"this network decodes z of shape {('b', *shape)}, got {tuple(z.shape)}"
+            )
         return self.decoder(z)
 
     def forward(
@@ -110,8 +126,10 @@ def draw_latents(
 ) -> Latents:
     """Draw z = mean + std eps with eps ~ N(0, I): gradients reach mean and log_var.
 
-    The reparameterisation of Kingma and Welling 2014, section 2.4. Chapter 02.
+    The reparameterisation of Kingma and Welling 2014, section 2.4. Raises ValueError
+    for unequal shapes. Chapter 02.
     """
+    _check_gaussian(mean, log_var)
     eps = torch.randn(
         mean.shape, generator=generator, dtype=mean.dtype, device=mean.device
     )
@@ -121,9 +139,10 @@ def draw_latents(
 def kl_to_standard_normal(mean: Latents, log_var: Latents) -> PerSample:
     """KL(N(mean, diag exp(log_var)) || N(0, I)) in nats, one a sample.
 
-    sum (mean^2 + var - 1 - log var) / 2, Kingma and Welling 2014, appendix B.
-    Chapter 02.
+    sum (mean^2 + var - 1 - log var) / 2, Kingma and Welling 2014, appendix B. Raises
+    ValueError for unequal shapes. Chapter 02.
     """
+    _check_gaussian(mean, log_var)
     return (mean.square() + log_var.exp() - 1 - log_var).flatten(1).sum(1) / 2
 
 
@@ -134,8 +153,13 @@ def gaussian_nll(
 
     (|x - x_hat|^2 / variance + D log(2 pi variance)) / 2, D numbers a sample. Without
     a variance, the one that makes the batch likeliest, its mean squared error (the
-    optimal sigma-VAE of Rybkin et al. 2021). Chapter 02.
+    optimal sigma-VAE of Rybkin et al. 2021). Raises ValueError for unequal shapes and a
+    variance that is not above 0. Chapter 02.
     """
+    check_floating("x", x)
+    check_output("the decoder", x_hat, x, "x")
+    if variance is not None and not isinstance(variance, Tensor):
+        check_number("variance", variance, above=0)
     errors = (x - x_hat).square().flatten(1)
     variance = errors.mean() if variance is None else torch.as_tensor(variance)
     dimensions = errors.shape[1]
@@ -154,11 +178,18 @@ def vae_loss(
 
     For beta = 1 minus the evidence lower bound, Kingma and Welling 2014, eq. (3), with
     one draw of z; else Higgins et al. 2017, eq. (4). `variance`: the decoder's; without
-    one, the likeliest for the batch, as `gaussian_nll` says. Chapter 02.
+    one, the likeliest for the batch, as `gaussian_nll` says. Raises as it does, and
+    ValueError for a beta below 0. Chapter 02.
     """
+    check_number("beta", beta, 0)
     x_hat, encoding = vae(x, generator=generator)
     nll = gaussian_nll(x, x_hat, variance)
     return nll + beta * kl_to_standard_normal(*encoding)
+
+
+def _check_gaussian(mean: Tensor, log_var: Tensor) -> None:
+    check_floating("mean", mean)
+    check_shape("log_var", log_var, mean.shape, of="mean")
 
 
 @torch.no_grad()
@@ -168,10 +199,5 @@ def sample(vae: VAE, n: int, *, generator: torch.Generator | None = None) -> Ima
     The decoder's noise, independent from pixel to pixel, is left out. Chapter 02.
     """
     weight = next(vae.parameters())
-    z = torch.randn(
-        (n, *vae.config.latent_shape),
-        generator=generator,
-        dtype=weight.dtype,
-        device=weight.device,
-    )
+    z = draw_rows(n, vae.config.latent_shape, weight, generator)
     return vae.decode(z).clamp(-1, 1)

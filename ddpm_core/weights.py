@@ -9,15 +9,23 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+
+from ddpm_core.checking import quoted
+
+Config = TypeVar("Config")
+
+LARGEST = torch.finfo(torch.float16).max
 
 WEIGHTS = Path(__file__).parents[1] / "data" / "weights"
 """Where the weights lie that ship with the book."""
@@ -41,52 +49,134 @@ def fit_weights(net: nn.Module, state: dict[str, Tensor], name: object) -> None:
 def save_weights(folder: Path, state: dict[str, Tensor], card: dict) -> None:
     """Write weights as fp16 safetensors and their card, with the hash, as JSON.
 
-    `card` holds at least 'name' and 'config'; `config` is what builds the network.
+    `card` holds at least 'name' and 'config'; `config` is what builds the network. Each
+    file is written beside its place and then renamed. Raises ValueError, before
+    anything is written, for a tensor that holds NaN or is too large for fp16, and for a
+    card without these two.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    for field in ("name", "config"):
+        if field not in card:
+            raise ValueError(f"a card needs a {field!r}, got {', '.join(card)}")
     state = {k: v.detach().half().cpu().contiguous() for k, v in state.items()}
+    _check_finite(state, "cannot be saved", f"fp16 reaches {LARGEST:,.0f}")
     data = to_bytes(state)
-    (folder / "weights.safetensors").write_bytes(data)
     card = {**card, "sha256": hashlib.sha256(data).hexdigest()}
-    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    text = json.dumps(card, indent=1) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_whole(folder / "weights.safetensors", data)
+    _write_whole(folder / "card.json", text.encode())
 
 
 def load_weights(name: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Read the weights and the card of that name (or in that folder).
 
-    Only safetensors are read, never pickles. Raises FileNotFoundError that lists the
-    names there are, and ValueError for a file that is not what its card says.
+    Only safetensors are read, never pickles. Raises as `find_weights` does,
+    FileNotFoundError for a folder without weights, and ValueError for a card that
+    cannot be read, for a file that is not what its card says, and for NaN in it.
     """
     folder = find_weights(name)
-    card = json.loads((folder / "card.json").read_text())
-    data = (folder / "weights.safetensors").read_bytes()
+    card, path = _read_card(folder / "card.json"), folder / "weights.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds a card, but no {path.name}")
+    data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
-    if found != card.get("sha256"):
+    if found != card["sha256"]:
         raise ValueError(
-            f"{folder / 'weights.safetensors'} is not the file of its card: "
-            f"sha256 {found[:12]}..., not {str(card.get('sha256'))[:12]}..."
+            f"{path} is not the file of its card: "
+            f"sha256 {found[:12]}..., not {card['sha256'][:12]}..."
         )
     try:
-        return load_bytes(data), card
-    except SafetensorError as error:
-        raise ValueError(f"{folder} holds no readable safetensors: {error}") from error
+        state = load_bytes(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} holds no readable safetensors: {error}") from error
+    _check_finite(state, f"of {path} cannot be used", "train it again")
+    return state, card
+
+
+def read_config(
+    name: str | Path, card: dict, build: Callable[[dict], Config]
+) -> Config:
+    """Build the configuration that a card holds; `build` is its `from_dict`.
+
+    Raises ValueError that names the card and the field which `build` refuses.
+    """
+    try:
+        return build(card["config"])
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        path = find_weights(name) / "card.json"
+        raise ValueError(f"{path}, 'config': {error}") from error
 
 
 def read_card(name: str | Path) -> dict:
     """Read the card of the weights of that name; raises as `load_weights` does."""
-    return json.loads((find_weights(name) / "card.json").read_text())
+    return _read_card(find_weights(name) / "card.json")
 
 
 def find_weights(name: str | Path) -> Path:
-    """Return the folder of the weights of that name, or that folder itself."""
-    for folder in (WEIGHTS / name, Path(name)):
-        if (folder / "card.json").is_file():
-            return folder
+    """Return the folder of the weights of that name, or that folder itself.
+
+    What holds a slash, or is a `Path`, is a folder and never the name of weights that
+    ship. Raises ValueError for a name that is both, and FileNotFoundError that lists
+    the names there are.
+    """
+    is_path = isinstance(name, Path) or Path(name).name != name
+    own, shipped = _weights_in(Path(name)), None
+    if not is_path:
+        shipped = _weights_in(WEIGHTS / name)
+    if own and shipped and not own.samefile(shipped):
+        raise ValueError(
+            f"{name!r} names weights that ship with the book and a folder here: write "
+            f"./{name} for the folder, {shipped} for those that ship"
+        )
+    if own or shipped:
+        return own or shipped
     there = sorted(p.parent.name for p in WEIGHTS.glob("*/card.json"))
     raise FileNotFoundError(
-        f"no weights named {str(name)!r}; there is: {', '.join(there) or 'none'} "
-        "(or give a folder that holds a card.json)"
+        f"no weights {'in the folder' if is_path else 'named'} {quoted(str(name))}; "
+        f"there is: {', '.join(there) or 'none'} (or give a folder that holds a "
+        "card.json)"
     )
+
+
+def _weights_in(folder: Path) -> Path | None:
+    """Return the folder if it holds a card, else None."""
+    try:
+        return folder if (folder / "card.json").is_file() else None
+    except OSError:  # a name that no file can have
+        return None
+
+
+def _read_card(path: Path) -> dict:
+    """Read a card; raise ValueError that names the file and the field."""
+    try:
+        card = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(card, dict):
+        raise ValueError(f"{path} must hold an object, got {quoted(card)}")
+    for field, kind, words in (("config", dict, "an object"), ("sha256", str, "text")):
+        if not isinstance(card.get(field), kind):
+            got = quoted(card[field]) if field in card else "none"
+            raise ValueError(f"{path} must have a {field!r} ({words}), got {got}")
+    return card
+
+
+def _check_finite(state: dict[str, Tensor], trouble: str, hint: str) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
+            raise ValueError(
+                f"the tensor {name} {trouble}: it holds NaN or infinity ({hint})"
+            )
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: beside its place, then renamed."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def hardware(device: str | torch.device = "cpu") -> str:

@@ -7,14 +7,21 @@ need nothing but the imports of their chapter, its first cell after that of the 
 
 import importlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from ddpm_core.workshop.cli import app
-from ddpm_core.workshop.exercises import Answer, all_exercises, answer, exercises_of
+from ddpm_core.workshop.cli import app_for
+from ddpm_core.workshop.exercises import (
+    Answer,
+    Exercise,
+    all_exercises,
+    answer,
+    exercises_of,
+)
 
 CHAPTERS = Path(__file__).parents[1] / "chapters"
 
@@ -177,8 +184,16 @@ def test_progress_tells_right_wrong_and_open_apart(folder):
     assert all(isinstance(a, Answer) for a in got) and Path.cwd() != folder
 
 
+def exercises_command(*arguments: str):
+    """Call `ddpm exercises`."""
+    words = ["exercises", *arguments]
+    return CliRunner().invoke(app_for(words), words)
+
+
 def test_progress_is_a_command(folder):
-    run = CliRunner().invoke(app, ["exercises", "05", "--chapters", str(folder)])
+    run = CliRunner().invoke(
+        app_for(["exercises"]), ["exercises", "05", "--chapters", str(folder)]
+    )
     assert run.exit_code == 0 and "[x] 1 right\n" in run.output
     assert "[!] 2 wrong: " in run.output and "[ ] 3 open\n" in run.output
     assert run.output.endswith("1 passed [x], 4 failed [!], 1 not attempted [ ]\n")
@@ -186,18 +201,102 @@ def test_progress_is_a_command(folder):
 
 def test_progress_is_found_from_inside_the_folder_too(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert "05_short\n" in CliRunner().invoke(app, ["exercises"]).output
+    assert "05_short\n" in exercises_command().output
     (folder / "chapters").mkdir()
     (folder / "05_short.ipynb").rename(folder / "chapters" / "05_inner.ipynb")
-    assert "05_inner\n" in CliRunner().invoke(app, ["exercises"]).output
+    assert "05_inner\n" in exercises_command().output
 
 
 def test_progress_refuses_what_is_no_chapter(folder):
     with pytest.raises(FileNotFoundError, match="no chapter '06'.*there is: 05_short"):
         all_exercises(folder, "06")
     (folder / "06_text.ipynb").write_text("[]")
-    with pytest.raises(ValueError, match="is not a notebook"):
+    with pytest.raises(ValueError, match="06_text.ipynb is not a notebook: it has no"):
         all_exercises(folder)
+
+
+CELL = {"cell_type": "code", "source": "1", "metadata": {}}
+DAMAGED = [
+    "",
+    "{",
+    "[" * 100_000,
+    "\xff",
+    "null",
+    {"cells": None},
+    {"cells": {"a": 1}},
+    {"cells": [1]},
+    {"cells": [{"source": ""}]},
+    {"cells": [CELL | {"cell_type": 3}]},
+    {"cells": [CELL | {"source": None}]},
+    {"cells": [CELL | {"source": ["a", 1]}]},
+    {"cells": [CELL | {"metadata": []}]},
+    {"cells": [CELL | {"metadata": {"tags": "exercise"}}]},
+    {"cells": [CELL | {"metadata": {"tags": [["exercise"]]}}]},
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_notebook_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "07_damaged.ipynb"
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(
+        ValueError, match=r"07_damaged\.ipynb is (not|damaged)"
+    ) as raised:
+        exercises_of(path)
+    assert "\n" not in str(raised.value)
+
+
+def attempt(folder, source: str, seconds: float = 100) -> Answer:
+    """What becomes of one answer, whose notebook imports nothing."""
+    exercise = Exercise(folder / "05.ipynb", 1, "try", 1, "import os, sys", source)
+    return answer(exercise, seconds)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("sys.exit()", "SystemExit"),
+        ("os._exit(3)", r"it ended Python \(code 3\)"),
+        ("os.kill(os.getpid(), 9)", r"it ended Python \(code -9\)"),
+        ("os._exit(0)", "its check did not run"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("input()", "EOFError"),
+        ("os.close(1)\nprint('passed: no')", ""),
+        ("raise ValueError('a\\nb' * 10**5)", r"^ValueError: a ba.{300,}\.\.\.$"),
+    ],
+)
+def test_an_answer_that_ends_its_process_has_failed(tmp_path, source, why):
+    got = attempt(tmp_path, source)
+    assert got.status == "failed" and re.search(why, got.message)
+
+
+def test_an_endless_loop_is_stopped_and_what_it_started_too(tmp_path):
+    child = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.fork()))"
+    got = attempt(tmp_path, f"{child}\nwhile True: pass", seconds=5)
+    assert got == Answer(
+        got.exercise, "failed", "it took more than 5 s: an endless loop?"
+    )
+
+
+def test_one_answer_or_notebook_leaves_the_others_alone(folder):
+    notebook = json.loads((folder / "05_short.ipynb").read_text())
+    ends = {"cell_type": "code", "source": "import os; os._exit(0)"}
+    title = {"cell_type": "markdown", "source": "### Exercise 0: ends ★"}
+    notebook["cells"][2:2] = [title, ends | {"metadata": {"tags": ["exercise"]}}]
+    notebook["cells"] = notebook["cells"][:6]  # the first of the others, which is right
+    (folder / "05_short.ipynb").write_text(json.dumps(notebook))
+    (folder / "04_damaged.ipynb").write_text("[]")
+    run = CliRunner().invoke(
+        app_for(["exercises"]), ["exercises", "--chapters", str(folder), "--json"]
+    )
+    rows = [json.loads(line) for line in run.output.splitlines()]
+    assert [(r["notebook"], r["number"], r["status"]) for r in rows] == [
+        ("04_damaged.ipynb", 0, "failed"),
+        ("05_short.ipynb", 0, "failed"),
+        ("05_short.ipynb", 1, "passed"),
+    ]
+    assert "is not a notebook" in rows[0]["message"] and rows[2]["message"]
 
 
 @pytest.mark.parametrize("chapter", BOOK)

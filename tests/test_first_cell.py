@@ -51,10 +51,54 @@ def test_cell_does_nothing_where_the_library_is_installed(run, tmp_path, capsys)
     assert capsys.readouterr().out == ""
 
 
-def test_cell_asks_for_the_address_while_there_is_none(run, monkeypatch, capsys):
+@pytest.fixture
+def missing(monkeypatch):
+    """A machine on which the library is not installed."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(AssertionError, match="fill in REPOSITORY"):
-        run("").raise_error()
+
+
+def sentence(result) -> str:
+    """What the cell stopped with, as the reader sees it: one line, no traceback."""
+    assert not result.success
+    assert isinstance(result.error_in_exec, SystemExit)
+    text = str(result.error_in_exec)
+    assert "\n" not in text
+    return text
+
+
+def test_cell_asks_for_the_address_while_there_is_none(run, missing):
+    assert "Fill in REPOSITORY" in sentence(run(""))
+
+
+@pytest.mark.parametrize("address", ["{}/nowhere", "https://no-such-host.invalid/b"])
+def test_cell_stops_where_the_book_cannot_be_fetched(run, missing, tmp_path, address):
+    said = sentence(run(address.format(tmp_path.as_uri())))
+    assert said.startswith("The book is not installed: git failed: fatal: ")
+    assert not (tmp_path / "ddpm-cars").exists()
+
+
+def test_cell_stops_without_git(run, missing, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "git failed: [Errno 2] No such file" in sentence(run("nowhere"))
+
+
+def test_cell_leaves_a_folder_that_is_not_the_book(run, missing, tmp_path):
+    own = tmp_path / "ddpm-cars" / "mine.txt"
+    own.parent.mkdir()
+    own.write_text("mine")
+    (tmp_path / "empty").mkdir()
+    subprocess.run(["git", "init", "-q", tmp_path / "empty"], check=True)
+    assert "already exists" in sentence(run((tmp_path / "empty").as_uri()))
+    assert own.read_text() == "mine"
+
+
+def test_cell_stops_where_pip_fails(run, missing, monkeypatch, tmp_path):
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "ddpm-cars"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text("[project]\nname = 'no version'")
+    assert "The book is not installed: pip failed: " in sentence(run("nowhere"))
 
 
 # A bare machine -----------------------------------------------------------------------

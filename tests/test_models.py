@@ -1,9 +1,13 @@
 """Weights on disk: their round trip, their hash, their refusals; sampling from them."""
 
+import hashlib
 import json
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ddpm_core.config import ModelConfig
 from ddpm_core.models import (
@@ -13,11 +17,11 @@ from ddpm_core.models import (
     load_encoder,
     load_model,
     quick,
-    step_generator,
+    step_generators,
 )
-from ddpm_core.samplers import SAMPLERS, last
+from ddpm_core.samplers import SAMPLERS, last, noise_like
 from ddpm_core.unet import UNet, UNetConfig
-from ddpm_core.weights import load_weights, save_weights
+from ddpm_core.weights import WEIGHTS, find_weights, load_weights, save_weights
 
 TINY = ModelConfig(
     size=16,
@@ -74,7 +78,7 @@ def test_half_precision_is_near_and_comes_back_as_fp32(saved):
 def test_the_noise_of_the_steps_is_not_that_of_the_start(saved):
     """One seed for both, and yet the first step does not add x_T once more."""
     x_T = load_model(saved[0]).noise(4, torch.Generator().manual_seed(7))
-    first = torch.randn(x_T.shape, generator=step_generator(7))
+    first = noise_like(x_T, step_generators(7, 4))
     pair = torch.stack([x_T.flatten(), first.flatten()])
     assert torch.corrcoef(pair)[0, 1].abs() < 0.1
 
@@ -107,14 +111,9 @@ def test_weights_that_do_not_fit_their_card_are_refused(saved):
 
 
 def test_a_pickle_is_never_read(saved):
-    import hashlib
-
     folder, net = saved
-    file = folder / "weights.safetensors"
-    torch.save(net.state_dict(), file)
-    card = json.loads((folder / "card.json").read_text())
-    card["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (folder / "card.json").write_text(json.dumps(card))
+    torch.save(net.state_dict(), folder / "weights.safetensors")
+    with_hash(folder)
     with pytest.raises(ValueError, match="no readable safetensors"):
         load_model(folder)
 
@@ -195,3 +194,138 @@ def test_a_latent_model_and_its_autoencoder_must_fit(tiny_autoencoder):
         load_autoencoder(deep, "cpu")
     with pytest.raises(FileNotFoundError, match="no weights named 'nowhere'"):
         load_autoencoder(preset.replace(latent="nowhere"), "cpu")
+
+
+# The same image for every n ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_image_i_is_the_same_for_every_n_and_chunk(saved, sampler):
+    draw = partial(draw_samples, load_model(saved[0]), steps=5, sampler=sampler, seed=3)
+    seven = draw(7, chunk=7)
+    assert (seven[0] - seven[1]).abs().mean() > 0.05
+    for n, chunk in ((7, 3), (4, 4), (5, 1)):
+        torch.testing.assert_close(draw(n, chunk=chunk), seven[:n], atol=1e-4, rtol=0)
+    assert (draw(7, chunk=7, seed=4) - seven).abs().mean() > 0.05
+
+
+def test_starting_points_do_not_depend_on_how_many_there_are(tiny_autoencoder):
+    """Also where an image's numbers do not fill the blocks in which torch draws."""
+    odd = TINY.replace(size=6, channels=(8,), attention=(False,))
+    model = DiffusionModel(UNet(odd.unet), odd)
+    g = torch.Generator().manual_seed(1)
+    few = torch.cat([model.noise(1, g), model.noise(2, g)])
+    assert torch.equal(model.noise(5, torch.Generator().manual_seed(1))[:3], few)
+
+
+def test_starting_points_are_those_of_one_draw(saved):
+    x_T = load_model(saved[0]).noise(3, torch.Generator().manual_seed(1))
+    at_once = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(x_T, at_once)
+
+
+# Damaged weights --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 70_000.0])
+def test_what_fp16_cannot_hold_is_not_saved(saved, tmp_path, value):
+    state = saved[1].state_dict()
+    state["head.bias"] = torch.full((3,), value)
+    folder = tmp_path / "new"
+    with pytest.raises(ValueError, match="the tensor head.bias cannot be saved: it ho"):
+        save_weights(folder, state, {"name": "new", "config": {}})
+    assert not folder.exists()
+
+
+def with_hash(folder):
+    """Write the card of the weights that lie in the folder."""
+    data = (folder / "weights.safetensors").read_bytes()
+    card = json.loads((folder / "card.json").read_text())
+    card["sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def test_stored_nan_is_refused(saved):
+    folder, net = saved
+    state = net.state_dict() | {"head.bias": torch.full((3,), float("nan"))}
+    save_file(state, folder / "weights.safetensors")
+    with_hash(folder)
+    with pytest.raises(
+        ValueError, match=r"head\.bias of .*weights\.safetensors cannot"
+    ):
+        load_model(folder)
+
+
+CARDS = {
+    "empty": ("", "is not JSON"),
+    "cut off": ('{"config": {', "is not JSON"),
+    "deep": ("[" * 100_000, "is not JSON"),
+    "a long number": ("9" * 5000, "is not JSON"),
+    "a list": ("[]", r"must hold an object, got \[\]"),
+    "null": ("null", "must hold an object, got None"),
+    "no config": ("{}", r"must have a 'config' \(an object\), got none"),
+    "config a list": (
+        '{"config": []}',
+        r"must have a 'config' \(an object\), got \[\]",
+    ),
+    "no hash": ('{"config": {}}', r"must have a 'sha256' \(text\), got none"),
+    "hash a number": ('{"config": {}, "sha256": 1}', "must have a 'sha256'.*got 1"),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_damaged_card_is_named(saved, name):
+    text, why = CARDS[name]
+    (saved[0] / "card.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"tiny/card\.json {why}") as raised:
+        load_model(saved[0])
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("blocks", 1.0),
+        ("channels", "8,16"),
+        ("channels", [8, "16"]),
+        ("attention", [0, 1]),
+        ("dropout", None),
+        ("heads", 10**400),
+        ("unknown", 1),
+    ],
+)
+def test_a_field_of_another_type_is_named(saved, field, value):
+    card = json.loads((saved[0] / "card.json").read_text())
+    card["config"]["unet"][field] = value
+    (saved[0] / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=rf"tiny/card\.json, 'config': .*{field}"):
+        load_model(saved[0])
+
+
+def test_a_folder_without_weights_is_named(saved):
+    (saved[0] / "weights.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="holds a card, but no weights.safe"):
+        load_model(saved[0])
+
+
+def test_a_path_is_that_path_and_a_bare_name_must_be_one(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "toy-cars-32"
+    saved[0].rename(own)
+    for path in ("./toy-cars-32", str(own), Path("toy-cars-32"), "toy-cars-32/"):
+        assert find_weights(path).samefile(own)
+    with pytest.raises(
+        ValueError, match=r"'toy-cars-32' names weights that ship .*\./"
+    ):
+        find_weights("toy-cars-32")
+    assert find_weights("toy-cars-flow-32") == WEIGHTS / "toy-cars-flow-32"
+    with pytest.raises(
+        FileNotFoundError, match="no weights in the folder './toy-cars-f"
+    ):
+        find_weights("./toy-cars-flow-32")
+    monkeypatch.chdir(WEIGHTS)
+    assert find_weights("toy-cars-32").samefile(WEIGHTS / "toy-cars-32")
+    for name in ("", "a" * 10_000, "a\0b", "."):
+        with pytest.raises(FileNotFoundError) as raised:
+            find_weights(name)
+        assert len(str(raised.value)) < 600

@@ -91,7 +91,7 @@ def test_what_cannot_be_is_refused():
     x, schedule = torch.ones(1, 1), flow_schedule(10)
     with pytest.raises(ValueError, match=r"size must be above 0, got 0"):
         langevin_step(x, x, 0.0, x)
-    with pytest.raises(ValueError, match="churn must not be negative, got -1"):
+    with pytest.raises(ValueError, match="churn must be at least 0, got -1"):
         sde_step(schedule, x, x, 5, 4, x, churn=-1)
     with pytest.raises(ValueError, match="cannot be stepped from pure noise"):
         sde_step(schedule, x, x, 10, 9, x)

@@ -9,6 +9,7 @@ from torch import nn
 from ddpm_core.training import (
     EMA,
     load_checkpoint,
+    make_accelerator,
     save_checkpoint,
     shuffled,
     train,
@@ -43,6 +44,24 @@ def test_a_pass_takes_each_row_once_in_an_order_of_its_own():
     assert first.tolist() != second.tolist()
     again = torch.cat(list(shuffled(10, passes=2, batch=3, seed=4)))
     assert torch.equal(again, torch.cat([first, second]))
+
+
+@pytest.mark.parametrize("order", [("no", "bf16"), ("bf16", "no")])
+def test_two_precisions_in_one_process_are_each_their_own(generator, order):
+    """Both accelerators exist before either trains: neither changes the other."""
+    both = [make_accelerator(precision) for precision in order]
+    for accelerator, precision in zip(both, order, strict=True):
+        assert accelerator.mixed_precision == precision
+        net, optimizer = make()
+        seen = []
+        net.register_forward_hook(lambda m, i, out, seen=seen: seen.append(out.dtype))
+        data = batches(1, generator)
+        list(train(net, squared_error, data, optimizer, accelerator=accelerator))
+        wanted = torch.bfloat16 if precision == "bf16" else torch.float32
+        assert seen == [wanted]
+    net, optimizer = make()
+    assert len(list(train(net, squared_error, batches(1, generator), optimizer))) == 1
+    assert make_accelerator().mixed_precision == "no"
 
 
 def test_a_step_is_that_of_plain_pytorch(generator):

@@ -34,12 +34,12 @@ def ingredients() -> dict[str, str]:
 def make_files(app, config) -> None:
     """Export the model if its files are missing or old, then let the pages use them."""
     folder = VENDOR / "model"
-    stamp, wanted = folder / "made_from.json", ingredients()
-    if not stamp.is_file() or json.loads(stamp.read_text()) != wanted:
+    stamp, wanted = folder / "made_from.json", json.dumps(ingredients())
+    if not stamp.is_file() or stamp.read_text() != wanted:
         from browser_export import export_for_browser  # torch takes seconds to load
 
         export_for_browser(MODEL, folder)
-        stamp.write_text(json.dumps(wanted))  # last: it says that all is there
+        stamp.write_text(wanted)  # last: it says that all is there
     if str(VENDOR) not in config.html_static_path:
         config.html_static_path.append(str(VENDOR))
 

@@ -22,9 +22,9 @@ import torch
 import typer
 from PIL import Image
 
+from ddpm_core.checking import quoted
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.models import DiffusionModel, quick
-from ddpm_core.options import shown
 from ddpm_core.types import Images
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.estimate import forward_flop
@@ -190,7 +190,7 @@ def numbers(name: str, text: str, kind: type, low: float, high: float) -> list:
     if not found or not all(low <= number <= high for number in found):
         raise ValueError(
             f"--{name} takes numbers in {low}..{high} with commas between, got "
-            f"{shown(text)}"
+            f"{quoted(text)}"
         )
     return found
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ddpm_core import gan, vae
 from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.types import Images
-from ddpm_core.weights import WEIGHTS, fit_weights, load_weights
+from ddpm_core.weights import WEIGHTS, fit_weights, load_weights, read_config
 from ddpm_core.workshop.evaluation import draw_samples, sampled_prompts
 from ddpm_core.workshop.presets import training_of
 
@@ -62,10 +62,10 @@ def load_contender(
     state, card = load_weights(name)
     kind = card.get("kind", "diffusion")
     if kind == "vae":
-        net = vae.VAE(vae.VAEConfig.from_dict(card["config"]))
+        net = vae.VAE(read_config(name, card, vae.VAEConfig.from_dict))
         draw = _in_one_call(_ready(net, state, name), vae.sample)
     elif kind == "gan":
-        net = gan.Generator(gan.GANConfig.from_dict(card["config"]))
+        net = gan.Generator(read_config(name, card, gan.GANConfig.from_dict))
         draw = _in_one_call(_ready(net, state, name), gan.sample)
     else:
         data = training_of(name).data

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_core import metrics
+from ddpm_core.checking import check_count
 from ddpm_core.classifier import Attributes, load_classifier
 from ddpm_core.datasets import PackedImages, to_float, to_uint8
 from ddpm_core.datasets.images import save_grid
@@ -21,7 +22,7 @@ from ddpm_core.models import (
     DiffusionModel,
     Prompted,
     best_device,
-    step_generator,
+    step_generators,
 )
 from ddpm_core.options import one_of
 from ddpm_core.samplers import last
@@ -212,19 +213,23 @@ def draw_samples(
     chunk: int = 128,
     **prompted: Unpack[Prompted],
 ) -> Images:
-    """Sample n images, some at a time; the seed fixes them all.
+    """Sample n images, `chunk` at a time; a seed fixes each of them for every n.
 
     A terminal shows how far it is. `prompted`: for a conditional model, a prompt for
     each image, and its guidance.
     """
-    g, own = torch.Generator().manual_seed(seed), None
-    images = []
+    check_count("n", n)
+    check_count("chunk", chunk)
+    prompts = prompted.get("prompts")
+    if prompts is not None and len(prompts) != n:
+        raise ValueError(f"{n} samples need as many prompts, got {len(prompts)}")
+    g, images = torch.Generator().manual_seed(seed), []
     for i in tqdm(range(0, n, chunk), unit="batch", desc="sampling", disable=None):
         x_T = model.noise(min(chunk, n - i), g)
-        own = own or step_generator(seed, x_T.device)
+        own = step_generators(seed, len(x_T), x_T.device, first=i)
         part = dict(prompted)
-        if "prompts" in part:
-            part["prompts"] = part["prompts"][i : i + chunk]
+        if prompts is not None:
+            part["prompts"] = prompts[i : i + chunk]
         run = model.sample(
             x_T, steps, sampler, own, t_end=t_end, spacing=spacing, **part
         )
@@ -237,7 +242,7 @@ def draw_strips(
 ) -> list[Images]:
     """Sample n images as `draw_samples` does; return their states on the way."""
     x_T = model.noise(n, torch.Generator().manual_seed(seed))
-    g = step_generator(seed, x_T.device)
+    g = step_generators(seed, n, x_T.device)
     states = model.sample(x_T, steps, generator=g, **how)
     return [model.decode(state.x).cpu() for state in states]
 

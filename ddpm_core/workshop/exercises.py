@@ -8,20 +8,30 @@ library where it is missing. Its last line runs the check of `chapters/checks`, 
 prints the answer.
 """
 
+import ast
 import contextlib
-import io
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from ddpm_core.checking import check_number, quoted
 
 HEADING = re.compile(r"^### Exercise (\d+): (.+?) *(★*)\s*$", re.MULTILINE)
 PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
 MARKS = {PASSED: "x", FAILED: "!", NOT_ATTEMPTED: " "}
 UNCHECKED = "its check did not run: is its last line there?"
+SECONDS = 120  # for an answer
+LONGEST = 400  # characters of a message
+OUTPUT = 100_000  # bytes of what an answer prints, its end, that are read
+FILE = 256 * 2**20  # bytes of the largest file that it may write: it may print for ever
 VERDICT = re.compile(
     rf"^({PASSED}|{FAILED}|{NOT_ATTEMPTED})(?:: (.*))?$\s*\Z", re.MULTILINE | re.DOTALL
 )  # the last thing that a check prints
@@ -51,6 +61,18 @@ class Answer:
     status: str
     message: str = ""
 
+    def to_dict(self) -> dict:
+        """Return it as what JSON can hold, without the code."""
+        exercise = self.exercise
+        return {
+            "notebook": exercise.notebook.name,
+            "number": exercise.number,
+            "title": exercise.title,
+            "stars": exercise.stars,
+            "status": self.status,
+            "message": self.message,
+        }
+
 
 def exercises_of(notebook: Path) -> list[Exercise]:
     """Return the exercises of a notebook, in order.
@@ -58,10 +80,7 @@ def exercises_of(notebook: Path) -> list[Exercise]:
     Raises FileNotFoundError for a notebook that is not there, and ValueError for a file
     that is none.
     """
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{notebook} is not a notebook: {error}") from error
+    cells = _cells(notebook)
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     imports = next((_source(cell) for cell in code if "setup" not in _tags(cell)), "")
     found, heading = [], None
@@ -77,44 +96,186 @@ def exercises_of(notebook: Path) -> list[Exercise]:
     return found
 
 
+def _cells(notebook: Path) -> list[dict]:
+    """Read a notebook's cells and check all of them that is used here."""
+    try:
+        content = json.loads(notebook.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{notebook} is not a notebook: {error}") from error
+    cells = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(cells, list):
+        got = f"{quoted(cells)} as its cells" if cells is not None else "no cells"
+        raise ValueError(f"{notebook} is not a notebook: it has {got}")
+    for i, cell in enumerate(cells):
+        if trouble := _damage(cell):
+            raise ValueError(f"{notebook} is damaged: cell {i} has {trouble}")
+    return cells
+
+
+def _damage(cell: object) -> str:
+    """Say what is wrong with a cell; '' for a good one."""
+    if not isinstance(cell, dict) or not isinstance(cell.get("cell_type"), str):
+        return "no cell_type"
+    source, metadata = cell.get("source"), cell.get("metadata", {})
+    if not (isinstance(source, str) or _is_text(source)):
+        return "a source that is no text"
+    if not isinstance(metadata, dict):
+        return "metadata that are no object"
+    return "" if _is_text(metadata.get("tags", [])) else "tags that are no list of text"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
 def all_exercises(folder: Path, chapter: str = "") -> list[Exercise]:
     """Return those of all notebooks in `folder`, or of those that begin with `chapter`.
 
-    Raises FileNotFoundError, listing what there is, where none is found.
+    Raises FileNotFoundError, listing what there is, where none is found, and as
+    `exercises_of` does.
     """
+    paths = _notebooks(folder, chapter)
+    return [exercise for path in paths for exercise in exercises_of(path)]
+
+
+def _notebooks(folder: Path, chapter: str) -> list[Path]:
     notebooks = sorted(folder.glob("*.ipynb"))
     chosen = [path for path in notebooks if path.name.startswith(chapter)]
     if not chosen:
         there = ", ".join(path.stem for path in notebooks) or "none"
         raise FileNotFoundError(
-            f"no chapter {chapter!r} in {folder}; there is: {there} (--chapters names "
-            "another folder)"
+            f"no chapter {quoted(chapter)} in {folder}; there is: {there} (--chapters "
+            "names another folder)"
         )
-    return [exercise for path in chosen for exercise in exercises_of(path)]
+    return chosen
 
 
-def answer(exercise: Exercise) -> Answer:
+def answers(folder: Path, chapter: str = "") -> Iterator[Answer]:
+    """Answer the exercises of all chosen notebooks, in order, a few at a time.
+
+    A notebook that cannot be read is one failed answer, number 0, and the others go on.
+    Raises as `all_exercises` does where none is found.
+    """
+    found: list[Answer | Exercise] = []
+    for path in _notebooks(folder, chapter):
+        try:
+            found += exercises_of(path)
+        except (ValueError, OSError) as error:
+            whole = Exercise(path, 0, "the notebook", 0, "", "")
+            found.append(Answer(whole, FAILED, _one_line(str(error))))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        yield from pool.map(lambda e: e if isinstance(e, Answer) else answer(e), found)
+
+
+def answer(exercise: Exercise, seconds: float = SECONDS) -> Answer:
     """Run the exercise's cell after its imports, and read what the check prints.
 
-    The notebook's code runs in this process, as it would in the notebook. What its
-    other cells define is missing here, and the answer says so.
+    The code runs in a process of its own, which is stopped after so many seconds, so
+    that no answer can end or hold up the others. What the notebook's other cells define
+    is missing there, and the answer says so. A stub is not run.
     """
-    status, message = _verdict(exercise)
+    if _is_stub(exercise.source):
+        return Answer(exercise, NOT_ATTEMPTED)
+    status, message = _verdict(exercise, seconds)
     if "NameError" in message:
         message += " (only the notebook's imports and this cell are run here)"
-    return Answer(exercise, status, " ".join(message.split()))
+    return Answer(exercise, status, _one_line(message))
 
 
-def _verdict(exercise: Exercise) -> tuple[str, str]:
-    said, names = io.StringIO(), {"__name__": "__main__"}
-    with _working_in(exercise.notebook.parent), contextlib.redirect_stdout(said):
-        try:
-            exec(exercise.imports, names)
-            exec(exercise.source, names)
-        except Exception as error:
-            return FAILED, f"{type(error).__name__}: {error}"
-    printed = VERDICT.findall(said.getvalue())
+def _is_stub(source: str) -> bool:
+    """Tell whether a function in the cell only raises NotImplementedError."""
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    bodies = [s.body for s in statements if isinstance(s, ast.FunctionDef)]
+    return any(
+        isinstance(body[-1], ast.Raise)
+        and isinstance(body[-1].exc, ast.Name)
+        and body[-1].exc.id == "NotImplementedError"
+        and all(isinstance(s, ast.Expr) and _is_constant(s.value) for s in body[:-1])
+        for body in bodies
+    )
+
+
+def _is_constant(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant)
+
+
+def _one_line(text: str) -> str:
+    """Return the text on one line of a bearable length, without control characters."""
+    text = " ".join(text.split())
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def _verdict(exercise: Exercise, seconds: float) -> tuple[str, str]:
+    check_number("seconds", seconds, above=0)
+    book = Path(__file__).parents[1]  # whose checks serve notebooks in other folders
+    command = [sys.executable, "-P", "-c", RUNNER, str(book), str(book / "chapters")]
+    quiet = {"MPLBACKEND": "agg", "PYTHONUTF8": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        said, raised = Path(folder, "said"), Path(folder, "raised")
+        work = json.dumps([exercise.imports, exercise.source, str(raised)])
+        with said.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=exercise.notebook.parent, env=os.environ | quiet,
+                stdin=subprocess.PIPE, stdout=out, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                process.communicate(work.encode(), timeout=seconds)
+            except subprocess.TimeoutExpired:
+                return FAILED, f"it took more than {seconds:g} s: an endless loop?"
+            finally:
+                _stop(process)
+        if raised.exists():
+            return FAILED, raised.read_text(encoding="utf-8", errors="replace")
+        printed = VERDICT.findall(_end_of(said))
+    if process.returncode:
+        return FAILED, f"it ended Python (code {process.returncode})"
     return printed[-1] if printed else (FAILED, UNCHECKED)
+
+
+def _end_of(path: Path) -> str:
+    """Read the end of what an answer printed, which may be long."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - OUTPUT))
+        return file.read().decode(errors="replace")
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End an answer's process, and those that it started itself."""
+    with contextlib.suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.wait()
+
+
+RUNNER = f"""
+import json, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({FILE}, {FILE}))
+except (ImportError, ValueError, OSError):
+    pass
+sys.path.insert(0, ".")
+sys.path += sys.argv[1:]
+sys.argv[1:] = []
+imports, source, raised = json.load(sys.stdin)
+names = {{"__name__": "__main__"}}
+write = open
+try:
+    exec(compile(imports, "the notebook's imports", "exec"), names)
+    exec(compile(source, "the exercise", "exec"), names)
+    sys.stdout.flush()
+except BaseException as error:
+    with write(raised, "w", encoding="utf-8", errors="replace") as file:
+        file.write(f"{{type(error).__name__}}: {{error}}")
+"""
+"""What the process of an answer does: it gets the code, and where to say its error."""
 
 
 def _source(cell: dict) -> str:
@@ -122,17 +283,4 @@ def _source(cell: dict) -> str:
 
 
 def _tags(cell: dict) -> list[str]:
-    return cell["metadata"].get("tags", [])
-
-
-@contextlib.contextmanager
-def _working_in(folder: Path) -> Iterator[None]:
-    """Be in the chapters' folder, where their checks are found, for a while."""
-    before = Path.cwd()
-    os.chdir(folder)
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(Path.cwd()))
-        os.chdir(before)
+    return cell.get("metadata", {}).get("tags", [])

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_core.options import shown
+from ddpm_core.checking import quoted
 from ddpm_core.workshop.presets import Preset
 
 KEPT = 2  # checkpoints
@@ -194,7 +194,7 @@ def read_object(path: Path) -> dict:
     except ValueError as error:
         raise ValueError(f"{path} is not readable: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold an object, got {shown(values)}")
+        raise ValueError(f"{path} must hold an object, got {quoted(values)}")
     return values
 
 

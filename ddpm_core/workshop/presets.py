@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ddpm_core.checking import quoted
 from ddpm_core.config import ModelConfig
 from ddpm_core.datasets.toy_cars import NEVER_TRAINED
 from ddpm_core.options import (
@@ -16,7 +17,6 @@ from ddpm_core.options import (
     from_json,
     one_of,
     option,
-    shown,
     to_json,
 )
 from ddpm_core.unet import UNetConfig
@@ -104,7 +104,7 @@ class Preset:
     def __post_init__(self):
         check(self)
         if not isinstance(self.model, ModelConfig):
-            raise ValueError(f"model must be a ModelConfig, got {shown(self.model)}")
+            raise ValueError(f"model must be a ModelConfig, got {quoted(self.model)}")
         self._check_training()
         if self.teacher:
             self._check_lesson()

@@ -8,7 +8,6 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,7 +22,7 @@ from ddpm_core.models import (
     best_precision,
     load_autoencoder,
     load_encoder,
-    step_generator,
+    step_generators,
 )
 from ddpm_core.schedules import Schedule
 from ddpm_core.workshop.batches import Batches, load_split
@@ -111,10 +110,7 @@ class Run:
         self.step, self.seconds, self.held = 0, 0.0, ExitStack()
         _check_launcher(preset)
         end_with_the_launcher()
-        without_gpu = launched() > 1 and not torch.cuda.is_available()
-        self.accelerator = Accelerator(
-            mixed_precision=mixed_precision(preset), cpu=without_gpu or None
-        )
+        self.accelerator = training.make_accelerator(mixed_precision(preset))
         self.main = self.accelerator.is_main_process
         if launched() != self.accelerator.num_processes:
             raise RuntimeError(
@@ -349,7 +345,7 @@ class Run:
     def save_strip(self, path: Path) -> None:
         """Draw 9 stages, from noise to car, for a few cars of one fixed noise."""
         x_T = self.model.noise(ROWS, torch.Generator().manual_seed(self.preset.seed))
-        g = step_generator(self.preset.seed, x_T.device)
+        g = step_generators(self.preset.seed, ROWS, x_T.device)
         steps, prompts = self.preset.sample_steps, None
         if self.split.caption is not None:
             shown = torch.cat([self.split.held_out, self.split.train])[:ROWS]

@@ -1,11 +1,12 @@
 """`ddpm exercises`: how far a reader has come."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ddpm_core.workshop.exercises import FAILED, MARKS, all_exercises, answer
+from ddpm_core.workshop.exercises import FAILED, MARKS, answers
 
 
 def exercises(
@@ -13,6 +14,9 @@ def exercises(
     chapters: Annotated[
         Path | None, typer.Option(help="folder of the notebooks: chapters, or this one")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="one JSON object an exercise, a line each")
+    ] = False,
 ) -> None:
     """Tell how far you have come: run the checks of the exercises in the notebooks.
 
@@ -21,14 +25,17 @@ def exercises(
     if chapters is None:
         chapters = Path("chapters") if Path("chapters").is_dir() else Path()
     notebook, count = None, dict.fromkeys(MARKS, 0)
-    for exercise in all_exercises(chapters, chapter):
+    for got in answers(chapters, chapter):
+        exercise = got.exercise
+        if as_json:
+            typer.echo(json.dumps(got.to_dict()))
+            continue
         if exercise.notebook != notebook:
             notebook = exercise.notebook
             typer.echo(notebook.stem)
-        got = answer(exercise)
         count[got.status] += 1
         line = f"  [{MARKS[got.status]}] {exercise.number} {exercise.title}"
         typer.echo(f"{line}: {got.message}" if got.status == FAILED else line)
-    typer.echo(
-        ", ".join(f"{n} {status} [{MARKS[status]}]" for status, n in count.items())
-    )
+    if not as_json:
+        counts = (f"{n} {status} [{MARKS[status]}]" for status, n in count.items())
+        typer.echo(", ".join(counts))
