@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ddpm_core.conditioning import dropped
 from ddpm_core.datasets import PackedImages, draw_toy_cars, to_float
+from ddpm_core.datasets.packed import StoredArray
 from ddpm_core.datasets.toy_cars import showing_any
 from ddpm_core.diffusion import draw_times
 from ddpm_core.latent import LatentScaler
@@ -27,7 +28,7 @@ class Split:
     number 0 is the empty one; None for a run without captions.
     """
 
-    images: np.ndarray
+    images: np.ndarray | StoredArray
     train: Tensor
     held_out: Tensor
     captions: tuple[str, ...] = ("",)
