@@ -281,10 +281,11 @@ def prepare(
     Stanford Cars as torchvision or Kaggle lays it out, class folders, a flat folder, a
     zip of any of these, or the hub's parquet files.
     """
-    from ddpm_core import datasets
-    from ddpm_core.presets import one_of
+    from ddpm_core import datasets  # and no torch, which takes seconds
 
-    chosen = getattr(datasets, FITS[one_of("fit", fit, FITS)])
+    if fit not in FITS:
+        raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+    chosen = getattr(datasets, FITS[fit])
     report = datasets.prepare(
         source, out, size=size, fit=chosen, split=split, min_side=min_side,
         labels=labels, workers=workers,
