@@ -261,7 +261,7 @@ def test_hidden_files_are_passed_over_and_others_noted(tmp_path):
     (tmp_path / "photos" / "readme.txt").write_text("hello")
     photos = find_photos(tmp_path / "photos")
     assert [photo.name for photo in photos.items] == ["1.jpg"]
-    assert photos.notes == ("not looked at: 1 .txt",)
+    assert photos.notes == ("not looked at: 1 .txt, 3 hidden",)
     with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
         archive.write(tmp_path / "photos" / "1.jpg", "photos/1.jpg")
         archive.writestr("__MACOSX/photos/._1.jpg", "shadow")

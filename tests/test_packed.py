@@ -1,7 +1,13 @@
+import hashlib
+import itertools
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from ddpm_core.datasets import atomic
 from ddpm_core.datasets.packed import (
@@ -43,7 +49,7 @@ def flip_last_byte(path):
 
 
 def test_what_is_packed_comes_back(cache):
-    packed_images = PackedImages.open(cache, verify=True)
+    packed_images = PackedImages.open(cache)
     np.testing.assert_array_equal(packed_images.images, random_images())
     np.testing.assert_array_equal(packed_images.labels, [0, 1, 1, -1, 0, 1, 0])
     assert packed_images.labels.dtype == np.int64
@@ -54,11 +60,97 @@ def test_what_is_packed_comes_back(cache):
     assert read_meta(cache)["fit"] == "squash"
 
 
-def test_images_are_mapped_and_read_only(cache):
+@pytest.mark.parametrize(
+    "index",
+    [
+        0,
+        -1,
+        np.int64(2),
+        slice(None),
+        slice(5, 1, -2),
+        slice(3, 3),
+        [2, 0, 2],
+        [],
+        np.array([[0, 6], [1, 1]]),
+        np.arange(7) % 2 == 0,
+        ...,
+        (slice(None), slice(None), slice(None, None, -1)),
+        (0, slice(None), 0),
+        (..., 1),
+        ([0, 1], [2, 3]),
+        torch.tensor([5, 1]),
+    ],
+)
+def test_stored_images_are_indexed_as_an_array(cache, index):
     images = PackedImages.open(cache).images
-    assert isinstance(images, np.memmap)
-    with pytest.raises(ValueError, match="read-only"):
-        images[0] = 0
+    np.testing.assert_array_equal(images[index], random_images()[index])
+    assert (images.shape, images.dtype, images.ndim) == ((7, 8, 8, 3), np.uint8, 4)
+
+
+def test_a_row_that_there_is_not_is_refused(cache):
+    with pytest.raises(IndexError, match="7 is out of bounds"):
+        PackedImages.open(cache).images[7]
+
+
+def overwrite_half(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    with open(path, "rb+") as file:
+        file.write(data)
+
+
+@pytest.mark.parametrize("size", [0, 100, 500, 1471])
+def test_images_truncated_while_in_use_are_an_error(cache, size):
+    images = PackedImages.open(cache).images
+    os.truncate(cache / "images.npy", size)
+    with pytest.raises(OSError, match=r"images\.npy was changed while it was in use"):
+        images[[0, 6]]
+
+
+def test_images_overwritten_while_in_use_are_an_error(cache):
+    images = PackedImages.open(cache).images
+    state = os.stat(cache / "images.npy")
+    overwrite_half(cache / "images.npy")
+    # A coarse clock might not have moved on since the file was packed.
+    os.utime(cache / "images.npy", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    with pytest.raises(OSError, match="was changed while it was in use"):
+        images[0]
+
+
+def test_overwritten_pixels_are_noticed(cache):
+    overwrite_half(cache / "images.npy")
+    with pytest.raises(ValueError, match=r"images\.npy has changed since .*sha256"):
+        PackedImages.open(cache)
+
+
+def test_threads_read_the_same_file(cache):
+    images, expected = PackedImages.open(cache).images, random_images()
+    with ThreadPoolExecutor(4) as pool:
+        rows = [row % 7 for row in range(200)]
+        for row, image in zip(rows, pool.map(images.__getitem__, rows), strict=True):
+            np.testing.assert_array_equal(image, expected[row])
+
+
+def test_a_reader_finds_the_old_or_the_new_folder(tmp_path):
+    written, stop = [random_images(3, seed=i) for i in range(2)], threading.Event()
+    sums = {write_packed(tmp_path / "cache", images).sha256 for images in written}
+
+    def rewrite():
+        for images in itertools.cycle(written):
+            write_packed(tmp_path / "cache", images)
+            if stop.is_set():
+                break
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(rewrite)
+        try:
+            assert {
+                PackedImages.open(tmp_path / "cache").sha256 for _ in range(300)
+            } <= sums
+        finally:
+            stop.set()
+        writer.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 def test_numpy_alone_reads_it(cache):
@@ -107,9 +199,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, labels, message):
 def test_a_bad_image_midway_leaves_the_earlier_cache_untouched(cache, bad):
     with pytest.raises(ValueError, match="image 3 must be uint8"):
         write_packed(cache, [*random_images(3, seed=1), bad])
-    np.testing.assert_array_equal(
-        PackedImages.open(cache, verify=True).images, random_images()
-    )
+    np.testing.assert_array_equal(PackedImages.open(cache).images, random_images())
     assert [path.name for path in cache.parent.iterdir()] == ["cache"]
 
 
@@ -138,10 +228,10 @@ def test_truncated_images_are_told(cache, keep):
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
-def test_a_changed_byte_is_told_on_verifying(cache, name):
+def test_a_changed_byte_is_noticed(cache, name):
     flip_last_byte(cache / name)
     with pytest.raises(ValueError, match=f"{name} has changed"):
-        PackedImages.open(cache, verify=True)
+        PackedImages.open(cache)
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "meta.json"])
@@ -181,9 +271,39 @@ def test_a_lacking_key_is_named(cache):
         PackedImages.open(cache)
 
 
-def test_another_dtype_or_shape_is_told(cache):
-    np.save(cache / "images.npy", np.zeros((7, 8, 8, 3), np.float32))
-    with pytest.raises(ValueError, match="uint8 .*got float32"):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("n", "7"),
+        ("size", None),
+        ("classes", {"a": 1}),
+        ("classes", ["Audi", 2]),
+        ("sha256", 5),
+        ("labels_sha256", []),
+        ("source", None),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(cache, key, value):
+    change_meta(cache, **{key: value})
+    with pytest.raises(ValueError, match=rf"meta\.json: {key} cannot be"):
+        PackedImages.open(cache)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((7, 8, 8, 3), np.float32), "uint8 .*got float32"),
+        (np.zeros((7, 8, 8), np.uint8), r"got uint8 \(7, 8, 8\)"),
+        (np.asfortranarray(np.zeros((7, 8, 8, 3), np.uint8)), "not rows of numbers"),
+        (np.array(5), "not rows of numbers"),
+        (np.full((7, 8, 8, 3), None), "not rows of numbers"),
+    ],
+)
+def test_another_dtype_or_shape_is_named(cache, array, message):
+    np.save(cache / "images.npy", array)
+    data = (cache / "images.npy").read_bytes()
+    change_meta(cache, sha256=hashlib.sha256(data).hexdigest())
+    with pytest.raises(ValueError, match=message):
         PackedImages.open(cache)
 
 
@@ -207,7 +327,7 @@ def test_only_packed_images_are_replaced(tmp_path, cache):
 
 def test_a_cache_in_the_middle_of_a_swap_opens(cache):
     cache.rename(cache.with_name(".cache.previous"))
-    assert len(PackedImages.open(cache, verify=True)) == 7
+    assert len(PackedImages.open(cache)) == 7
 
 
 def test_the_disk_must_have_room_for_what_is_expected(tmp_path):
@@ -226,7 +346,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_cache(cache, monkeypatch):
     monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="the disk is full; nothing was changed"):
         write_packed(cache, random_images(3))
-    assert len(PackedImages.open(cache, verify=True)) == 7
+    assert len(PackedImages.open(cache)) == 7
     assert [path.name for path in cache.parent.iterdir()] == ["cache"]
 
 

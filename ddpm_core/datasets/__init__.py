@@ -1,6 +1,7 @@
 """Images to learn from: drawn toy cars, packed photos, and how they become tensors."""
 
-from ddpm_core.datasets.images import check_images, to_float, to_uint8
+from typing import TYPE_CHECKING, Any
+
 from ddpm_core.datasets.packed import PackedImages, write_packed
 from ddpm_core.datasets.photos.prepare import (
     PrepareReport,
@@ -9,6 +10,9 @@ from ddpm_core.datasets.photos.prepare import (
     squash,
 )
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, ToyCars, caption, draw_toy_cars
+
+if TYPE_CHECKING:
+    from ddpm_core.datasets.images import check_images, to_float, to_uint8
 
 __all__ = [
     "ATTRIBUTES",
@@ -25,3 +29,12 @@ __all__ = [
     "to_uint8",
     "write_packed",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch for what needs it alone: it takes seconds, and photos need none."""
+    if name not in ("check_images", "to_float", "to_uint8"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ddpm_core.datasets import images
+
+    return getattr(images, name)

@@ -8,23 +8,51 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from ddpm_core.datasets.atomic import written_file
 from ddpm_core.types import Images
 
+PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
+"""The endings of the pictures that are saved."""
 
-def to_float(images: UInt8[Tensor, "b h w c"] | UInt8[np.ndarray, "b h w c"]) -> Images:
+
+def to_float(images: Tensor | np.ndarray) -> Images:
     """Turn stored images, uint8 (b, h, w, c) in 0..255, into (b, c, h, w) in [-1, 1].
 
-    The result is in channels-last memory order. Chapter 05.
+    The result is in channels-last memory order. Raises ValueError for another type or
+    shape; c is 1 or 3. Chapter 05.
     """
-    if isinstance(images, np.ndarray):
+    if not isinstance(images, Tensor):
         images = torch.from_numpy(np.array(images))
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise ValueError(
+            "images must be bytes, uint8 (batch, height, width, 1 or 3 channels), got "
+            f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+        )
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def to_uint8(images: Images) -> UInt8[Tensor, "b h w c"]:
-    """Turn images in [-1, 1] into bytes (b, h, w, c); what lies outside is clipped."""
+def to_uint8(images: Tensor) -> UInt8[Tensor, "b h w c"]:
+    """Turn images in [-1, 1] into bytes (b, h, w, c); what lies outside is clipped.
+
+    Raises ValueError for another shape, for integers and where a value is not finite.
+    """
+    _check_finite(images)
     levels = images.clamp(-1, 1).add(1).mul(127.5).round()
     return levels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _check_finite(images: Tensor) -> None:
+    """Raise ValueError unless there is a picture of each of the images."""
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            "images must be floating-point (batch, channels, height, width), got "
+            f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+        )
+    if wrong := int((~images.isfinite()).flatten(1).any(1).sum()):
+        raise ValueError(
+            f"{wrong} of {len(images)} images hold NaN or infinity, of which there is "
+            "no picture"
+        )
 
 
 def check_images(images: Tensor, what: str = "images") -> None:
@@ -46,28 +74,32 @@ def check_images(images: Tensor, what: str = "images") -> None:
         )
 
 
-PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tiff")
-"""The endings of a picture that can be written."""
-
-
-def check_picture(path: Path) -> None:
-    """Raise ValueError unless the path has the ending of a picture."""
-    if path.suffix.lower() not in PICTURES:
-        raise ValueError(
-            f"{str(path)!r} must end in one of {', '.join(PICTURES)}, for a picture"
-        )
-
-
 def save_grid(path: Path, images: Images, ncols: int | None = None) -> None:
     """Save images as one picture, nearly square unless `ncols` is given.
 
-    Values outside [-1, 1] are clipped: states on the way from noise have them.
+    Values outside [-1, 1] are clipped: states on the way from noise have them. Raises
+    ValueError for an ending that is none of PICTURES and for no or infinite values.
     """
     from torchvision.utils import save_image  # takes seconds: only who saves waits
 
+    check_picture(path)
+    _check_finite(images)
+    if not len(images):
+        raise ValueError("there are no images to save")
     ncols = ncols or ceil(sqrt(len(images)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(images, path, nrow=ncols, padding=1, normalize=True, value_range=(-1, 1))
+    with written_file(path) as new:
+        save_image(
+            images, new, nrow=ncols, padding=1, normalize=True, value_range=(-1, 1)
+        )
+
+
+def check_picture(path: str | Path) -> None:
+    """Raise ValueError unless the name of a picture has one of the endings PICTURES."""
+    if Path(path).suffix.lower() not in PICTURES:
+        raise ValueError(
+            f"the name of a picture must end in one of {', '.join(PICTURES)}, "
+            f"got {str(path)!r}"
+        )
 
 
 def save_strip(path: Path, states: list[Images], stages: int = 9) -> None:

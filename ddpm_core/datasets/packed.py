@@ -1,4 +1,4 @@
-"""Images packed into one folder: written once, checked, then mapped into memory.
+"""Images packed into one folder: written once, checked, then read row by row.
 
 A packed folder holds `images.npy` (uint8, NHWC), `labels.npy` (int64, where labels are
 known) and `meta.json` (what it is, how it was made, its checksums).
@@ -7,6 +7,9 @@ known) and `meta.json` (what it is, how it was made, its checksums).
 import hashlib
 import itertools
 import json
+import math
+import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,19 +27,82 @@ UNLABELLED = -1
 """The label of an image whose class is not known."""
 
 
+class StoredArray:
+    """An array in a .npy file; rows are read when they are indexed.
+
+    A file that is changed meanwhile raises OSError. (If it were mapped into memory, one
+    that became shorter would end the process without a word.)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock = path, threading.Lock()
+        self._file = open(path, "rb")  # noqa: SIM115, rows are read as long as it lives
+        np.lib.format.read_magic(self._file)
+        header = np.lib.format.read_array_header_1_0(self._file)
+        self.shape, fortran_order, self.dtype = header
+        if fortran_order or self.dtype.hasobject or not self.shape:
+            raise ValueError(f"got {self.dtype} {self.shape}, not rows of numbers")
+        self.ndim, self._start = len(self.shape), self._file.tell()
+        self._row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        size, expected = self._state()[0], self._start + len(self) * self._row_bytes
+        if size != expected:
+            raise ValueError(f"it has {size:,} bytes, not {expected:,}")
+        self._opened = self._state()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Return what a numpy array would."""
+        first, *rest = index if isinstance(index, tuple) else (index,)
+        if first is Ellipsis or not all(isinstance(i, int | slice) for i in rest):
+            return self[:][index]
+        first = np.asarray(first) if hasattr(first, "__array__") else first
+        rows = np.asarray(np.arange(len(self))[first])
+        return self._read(rows)[(slice(None),) * rows.ndim + tuple(rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def sha256(self) -> str:
+        """Return the checksum of the file."""
+        with self._lock:
+            self._file.seek(0)
+            return hashlib.file_digest(self._file, "sha256").hexdigest()
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        out, read = np.empty((rows.size, self._row_bytes), np.uint8), 0
+        with self._lock:
+            for target, row in zip(out, rows.flat, strict=True):
+                self._file.seek(self._start + int(row) * self._row_bytes)
+                read += self._file.readinto(target)
+        if read != out.size or self._state() != self._opened:
+            raise OSError(
+                f"{self.path} was changed while it was in use; what it holds now is "
+                "checked when it is opened again"
+            )
+        return out.view(self.dtype).reshape(*rows.shape, *self.shape[1:])
+
+    def _state(self) -> tuple[int, int]:
+        info = os.fstat(self._file.fileno())
+        return info.st_size, info.st_mtime_ns
+
+
 @dataclass(frozen=True, eq=False)
 class PackedImages:
     """Images of one size with their labels: `images` is uint8 (n, size, size, 3).
 
-    `labels` is None or int64 (n,), an index into `classes` or UNLABELLED. Chapter 14.
+    `labels` is None or int64 (n,), an index into `classes` or UNLABELLED. `sha256` and
+    `labels_sha256` are those of the files of an opened folder. Chapter 14.
     Raises ValueError for another shape or dtype, and for labels without a class.
     """
 
-    images: np.ndarray
+    images: np.ndarray | StoredArray
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     source: str = ""
     sha256: str = ""
+    labels_sha256: str = ""
 
     def __post_init__(self) -> None:
         shape, dtype = self.images.shape, self.images.dtype
@@ -68,29 +134,49 @@ class PackedImages:
         return ["" if i == UNLABELLED else names[i] for i in self.labels]
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = False) -> "PackedImages":
-        """Map a packed folder into memory; `verify` compares the checksums too.
+    def open(cls, path: str | Path) -> "PackedImages":
+        """Open a packed folder and compare its checksums; images are read when indexed.
 
         Raises FileNotFoundError where a part is missing, ValueError where the folder is
-        of another format or version, truncated, or (with `verify`) changed.
+        of another format or version, or has changed since it was packed.
         """
-        path = current_folder(path)
+        while True:
+            before = _identity(path)
+            try:
+                return cls._open(current_folder(path))
+            except (FileNotFoundError, ValueError):
+                if _identity(path) == before:  # else it was replaced meanwhile
+                    raise
+
+    @classmethod
+    def _open(cls, path: Path) -> "PackedImages":
         meta = read_meta(path)
-        images = _open_array(path / "images.npy", meta["sha256"], verify)
-        labels = None
+        images, labels = _stored(path / "images.npy", meta["sha256"]), None
         if meta["labels_sha256"]:
-            labels = _open_array(path / "labels.npy", meta["labels_sha256"], verify)
+            labels = _stored(path / "labels.npy", meta["labels_sha256"])[:]
         if images.shape[:2] != (meta["n"], meta["size"]):
             raise ValueError(
-                f"{path}: meta.json tells of {meta['n']} images of side "
+                f"{path}: meta.json describes {meta['n']} images of side "
                 f"{meta['size']}, but images.npy has the shape {images.shape}"
             )
-        classes = tuple(meta["classes"])
-        return cls(images, labels, classes, meta["source"], meta["sha256"])
+        record = {"classes": tuple(meta["classes"]), "source": meta["source"]}
+        sums = {"sha256": meta["sha256"], "labels_sha256": meta["labels_sha256"] or ""}
+        try:
+            return cls(images, labels, **record, **sums)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _identity(path: str | Path) -> int | None:
+    """Tell apart the folders that lie at `path` one after another."""
+    try:
+        return current_folder(path).stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
-    """Read what a packed folder tells of itself; errors as in `PackedImages.open`."""
+    """Read how a packed folder describes itself; errors as in `PackedImages.open`."""
     file = Path(path) / "meta.json"
     if not file.is_file():
         raise FileNotFoundError(
@@ -99,19 +185,34 @@ def read_meta(path: str | Path) -> dict[str, Any]:
         )
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not readable: {error}") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise ValueError(f"{file} does not describe packed images ({FORMAT})")
     if meta.get("version") != VERSION:
         raise ValueError(
-            f"{file} is of version {meta.get('version')}, and this library reads "
+            f"{file} is of version {meta.get('version')!r:.20}, and this library reads "
             f"version {VERSION}: prepare the images again"
         )
-    expected = ("n", "size", "sha256", "labels_sha256", "classes", "source")
-    if missing := [key for key in expected if key not in meta]:
+    if missing := [key for key in META if key not in meta]:
         raise ValueError(f"{file} lacks {', '.join(missing)}")
+    wrong = [key for key, kind in META.items() if not isinstance(meta[key], kind)]
+    if not wrong and not all(isinstance(name, str) for name in meta["classes"]):
+        wrong = ["classes"]
+    if wrong:
+        raise ValueError(f"{file}: {wrong[0]} cannot be {meta[wrong[0]]!r:.60}")
     return meta
+
+
+META = {
+    "n": int,
+    "size": int,
+    "sha256": str,
+    "labels_sha256": str | None,
+    "classes": list,
+    "source": str,
+}
+"""What meta.json must hold."""
 
 
 class PackedWriter:
@@ -239,17 +340,20 @@ def _check_labels(labels: np.ndarray, n: int, n_classes: int) -> None:
         )
 
 
-def _open_array(path: Path, sha256: str, verify: bool) -> np.ndarray:
+def _stored(path: Path, sha256: str) -> StoredArray:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: prepare the images again")
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
+        array = StoredArray(path)
+    except (ValueError, TypeError, OverflowError) as error:  # of a damaged header
         raise ValueError(
             f"{path} is truncated or no array: prepare the images again ({error})"
         ) from error
-    if verify and _sha256(path) != sha256:
-        raise ValueError(f"{path} has changed since it was packed: prepare it again")
+    if (found := array.sha256()) != sha256:
+        raise ValueError(
+            f"{path} has changed since it was packed (sha256 {found[:12]}..., not "
+            f"{sha256[:12]}...): prepare the images again"
+        )
     return array
 
 

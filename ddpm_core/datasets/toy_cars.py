@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process, get_context, parent_process
+from threading import Thread
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
@@ -183,8 +184,18 @@ def _mapped(draw: Callable, jobs: Iterable, n: int, workers: int | None) -> Iter
     if workers == 1:
         return map(draw, jobs)
     context = get_context("fork" if forks else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
         return list(pool.map(draw, jobs, chunksize=CHUNK))
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it was killed."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _draw_one(job: tuple[int, np.ndarray | None], *, seed: int, size: int) -> tuple:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ddpm_core.conditioning import dropped
 from ddpm_core.datasets import PackedImages, draw_toy_cars, to_float
+from ddpm_core.datasets.packed import StoredArray
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, showing_any
 from ddpm_core.diffusion import draw_times
 from ddpm_core.latent import LatentScaler
@@ -31,7 +32,7 @@ class Split:
     of the data set's classes where the run is for them. `sha256` is that of the images.
     """
 
-    images: np.ndarray
+    images: np.ndarray | StoredArray
     train: Tensor
     held_out: Tensor
     captions: tuple[str, ...] = ("",)
@@ -43,7 +44,7 @@ class Split:
 class Images(NamedTuple):
     """What a data set holds: its images, with captions and classes, if any."""
 
-    images: np.ndarray
+    images: np.ndarray | StoredArray
     sha256: str
     captions: Callable[[], Sequence[str]]
     labels: np.ndarray | None
@@ -115,7 +116,7 @@ def _load(preset: Preset, workers: int | None) -> Images:
     if preset.absent:
         raise ValueError(f"absent is for toy cars, {preset.data} has no attributes")
     try:
-        packed = PackedImages.open(preset.data, verify=True)
+        packed = PackedImages.open(preset.data)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}: `ddpm prepare SOURCE --out {preset.data} --size "
@@ -160,12 +161,12 @@ class Batches:
             )
 
     @cached_property
-    def images(self) -> np.ndarray | Tensor:
+    def images(self) -> np.ndarray | StoredArray | Tensor:
         """What steps draw from: pixels as bytes, or the latents of all images."""
         if self.latent:
             return self._encoded()
         if self.device.type == "cuda":  # bytes are small: they lie by the network
-            return torch.from_numpy(np.array(self.split.images)).to(self.device)
+            return torch.from_numpy(np.array(self.split.images[:])).to(self.device)
         return self.split.images
 
     @cached_property
@@ -195,7 +196,7 @@ class Batches:
         if self.latent:
             both = self.images[:, rows]
             return both[0], both[-1]
-        stored = isinstance(self.images, np.ndarray)
+        stored = not isinstance(self.images, Tensor)
         chosen = self.images[rows.cpu().numpy() if stored else rows]
         x0 = to_float(chosen).to(self.device)
         return x0, x0.flip(-1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_core.datasets.packed import UNLABELLED
-from ddpm_core.datasets.photos.files import SPLITS, Photo, Photos
+from ddpm_core.datasets.photos.files import SPLITS, Photo, Photos, read_file
 
 IMAGE_COLUMNS = ("image", "img", "photo", "picture", "jpg")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "fine_label")
@@ -24,7 +24,8 @@ def hub_photos(name: str) -> Photos:
         splits = datasets.load_dataset(name)
     except (OSError, ValueError) as error:  # no such name, not public, or no network
         raise FileNotFoundError(f"cannot get {name!r} from the hub: {error}") from error
-    return _photos(datasets, splits)
+    cache = datasets.config.HF_DATASETS_CACHE, datasets.config.HF_CACHE_HOME
+    return _photos(datasets, splits, tuple(Path(folder).resolve() for folder in cache))
 
 
 def parquet_photos(files: list[Path]) -> Photos:
@@ -33,10 +34,12 @@ def parquet_photos(files: list[Path]) -> Photos:
     by_split: dict[str, list[str]] = {}
     for file in files:
         by_split.setdefault(_split_of(file), []).append(str(file))
+    if len(by_split) == 2 and "unsplit" in by_split:  # bus, car and train are classes
+        by_split = {"unsplit": [str(file) for file in files]}
     try:
         splits = datasets.load_dataset("parquet", data_files=by_split)
     except Exception as error:  # for a damaged file there is no one kind of error
-        names = ", ".join(str(file) for file in files)
+        names = ", ".join(str(file) for file in files[:3])
         raise ValueError(f"cannot read {names}: {error.__cause__ or error}") from error
     return _photos(datasets, splits)
 
@@ -47,8 +50,14 @@ def _split_of(file: Path) -> str:
     return next((SPLITS[word] for word in words if word in SPLITS), "unsplit")
 
 
-def _photos(datasets: Any, splits: Mapping[str, Any]) -> Photos:
-    """List the rows of the known splits; where there are none, those of all splits."""
+def _photos(
+    datasets: Any, splits: Mapping[str, Any], cache: tuple[Path, ...] = ()
+) -> Photos:
+    """List the rows of the known splits; where there are none, those of all splits.
+
+    `cache`: the folders in which a row may name a file. (One that was downloaded names
+    any; what a parquet file from anywhere names is not read.)
+    """
     known = [split for split in splits if split in SPLITS]
     notes = []
     if known and (others := [split for split in splits if split not in SPLITS]):
@@ -68,7 +77,7 @@ def _photos(datasets: Any, splits: Mapping[str, Any]) -> Photos:
         rows = rows.cast_column(column, datasets.Image(decode=False))
         for i in range(len(rows)):
             label = numbers[split][i] if numbers else UNLABELLED
-            read = partial(_read_row, rows, i, column)
+            read = partial(_read_row, rows, i, column, cache)
             items.append(Photo(f"{split} row {i}", read, label, SPLITS.get(split, "")))
     return Photos("parquet files", tuple(items), classes, tuple(notes))
 
@@ -79,7 +88,7 @@ def _number_labels(
     """Return the label of each row of each split, and the names of the classes."""
     dataset = next(iter(splits.values()))
     column = _column(dataset, datasets.ClassLabel, LABEL_COLUMNS)
-    if column is None:
+    if column is None or not _is_plain(datasets, dataset.features[column]):
         return {}, ()
     values = {split: list(dataset[column]) for split, dataset in splits.items()}
     feature = dataset.features[column]
@@ -96,6 +105,11 @@ def _number_labels(
     return numbers, tuple(classes)
 
 
+def _is_plain(datasets: Any, feature: Any) -> bool:
+    """Tell labels of one number or name each from lists and the like."""
+    return isinstance(feature, datasets.ClassLabel | datasets.Value)
+
+
 def _column(dataset: Any, kind: type, names: tuple[str, ...]) -> str | None:
     """Return the column whose feature is of `kind`, else the first of `names`."""
     features = dataset.features
@@ -103,11 +117,16 @@ def _column(dataset: Any, kind: type, names: tuple[str, ...]) -> str | None:
     return next(iter([*typed, *(name for name in names if name in features)]), None)
 
 
-def _read_row(rows: Any, i: int, column: str) -> bytes:
-    image = rows[i][column]
-    if image is None:
-        raise ValueError("the row holds no image")
-    return image["bytes"] or Path(image["path"]).read_bytes()
+def _read_row(rows: Any, i: int, column: str, cache: tuple[Path, ...]) -> bytes:
+    image = rows[i][column] or {}
+    if data := image.get("bytes"):
+        return data
+    if path := image.get("path"):
+        file = Path(path).resolve()
+        if not any(file.is_relative_to(folder) for folder in cache):
+            raise ValueError(f"the row names a file, which is not read: {path}")
+        return read_file(file)
+    raise ValueError("the row holds no image")
 
 
 def _import_datasets() -> Any:

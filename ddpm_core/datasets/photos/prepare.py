@@ -3,10 +3,13 @@
 import hashlib
 import io
 import os
+import threading
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +20,27 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from ddpm_core.datasets.packed import UNLABELLED, PackedWriter, packed_writer
-from ddpm_core.datasets.photos.files import Photo
+from ddpm_core.datasets.photos.files import MAX_BYTES, Photo, printable
 from ddpm_core.datasets.photos.find import find_photos
 
 Fit = Callable[[Image.Image, int], Image.Image]
 """(image, size) -> an image of size x size pixels."""
 
 LISTED = 10  # skipped files that a report prints
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 100e6  # that are decoded of a photo; from LARGE on, one photo at a time
+LARGE = 16e6
+ONE_LARGE = threading.Semaphore()
+
+MARKS = {
+    b"%!PS": "PostScript",
+    b"ftyphei": "HEIC, convert it to JPEG",
+    b"ftypmif1": "HEIC, convert it to JPEG",
+    b"git-lfs": "a pointer of Git LFS, fetch the file itself",
+    b"<html": "a web page",
+    b"<!doctype": "a web page",
+}
+"""What lies under the name of an image instead, and how one knows it."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +64,9 @@ class PrepareReport:
         splits = "".join(f", {n:,} {split}" for split, n in self.splits.items())
         classes = f"{len(self.classes)} classes" if self.classes else "no classes"
         rate = f"{self.seconds:.1f} s, {self.n / self.seconds:,.0f} images/s"
+        path = printable(str(self.path))
         lines = [
-            f"{self.path}: {self.n:,} images of {self.size}x{self.size}{splits}",
+            f"{path}: {self.n:,} images of {self.size}x{self.size}{splits}",
             f"read as: {self.form}, {classes} ({rate})",
         ]
         if self.classes and self.unlabelled:
@@ -103,9 +121,12 @@ def prepare(
         items = _in_split(photos.items, split)
         writer.expect(len(items))
         images = _decode_all(decode, items, workers or os.cpu_count() or 1)
-        counts = _write_all(writer, items, images, progress)
+        with warnings.catch_warnings():  # of photos without names
+            warnings.simplefilter("ignore")
+            counts = _write_all(writer, items, images, progress)
+        counts["skipped"] = photos.skipped + counts["skipped"]
         if not writer.labels:
-            name, reason = counts["skipped"][0]
+            name, reason = counts["skipped"][len(photos.skipped)]
             raise ValueError(
                 f"none of the {len(items):,} photos of {source} can be used; "
                 f"the first, {name}: {reason}"
@@ -113,7 +134,7 @@ def prepare(
         record = {"form": photos.form, "classes": photos.classes, "notes": photos.notes}
         record |= counts
         fit_name = getattr(fit, "__name__", repr(fit))
-        writer.meta |= {"source": str(source), "fit": fit_name} | record
+        writer.meta |= {"source": printable(str(source)), "fit": fit_name} | record
     seconds = time.perf_counter() - start
     n = len(writer.labels)
     return PrepareReport(path=Path(out), n=n, size=size, seconds=seconds, **record)
@@ -175,33 +196,63 @@ def _try_decode(
     """Return the pixels, uint8 (size, size, 3), or why there are none."""
     try:
         return _decode(photo.read(), size, fit, min_side)
-    except UnidentifiedImageError:
-        return "not an image"
+    except OSError as error:
+        reason = error.strerror or str(error)
     except Exception as error:  # decoders raise of every kind for broken files
-        return f"{error}" or type(error).__name__
+        reason = f"{error}" or type(error).__name__
+    return printable(reason)[:200]
 
 
 def _decode(data: bytes, size: int, fit: Fit, min_side: int) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"larger than a photo: {len(data):,} bytes")
+    with _opened(data) as image:
         if min(image.size) < min_side:
             raise ValueError(
                 f"too small: {image.width}x{image.height}, the shorter side must have "
                 f"{min_side} pixels"
             )
+        width, height = image.size
         image.draft(None, (2 * size, 2 * size))  # JPEG: decode at 1/2, 1/4 or 1/8
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(fit(_to_rgb(upright), size))
+        pixels = image.width * image.height
+        if pixels > MAX_PIXELS:
+            raise ValueError(
+                f"too large: {width}x{height}, at most {MAX_PIXELS / 1e6:.0f} million "
+                "pixels are decoded"
+            )
+        with ONE_LARGE if pixels > LARGE else nullcontext():
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.asarray(fit(_to_rgb(image), size))
+
+
+def _opened(data: bytes) -> Image.Image:
+    """Open a file of the announced formats alone: others run programs (PostScript)."""
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        return Image.open(io.BytesIO(data), formats=known)
+    except UnidentifiedImageError:
+        head = data[:100].lower()
+        kinds = [kind for mark, kind in MARKS.items() if mark.lower() in head]
+        kinds += [] if data else ["an empty file"]
+        raise ValueError(": ".join(["not an image", *kinds[:1]])) from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB: transparency over white, 16 bits to 8."""
+    if image.mode.startswith("I"):
+        levels = np.asarray(image)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ValueError(
+                "its pixels are integers of unknown range: "
+                f"{levels.min()}..{levels.max()}, and 0..65535 is read"
+            )
+        rounded = (levels.astype(np.uint32) + 128) // 257
+        image = Image.fromarray(rounded.astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).clip(0, 65535) / 257
-        image = Image.fromarray(levels.round().astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
