@@ -10,7 +10,7 @@ PHOTOS ?= hub:tanganke/stanford_cars
 # A process for each core, with one thread; tests/conftest.py says what begins first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 # Chapters that are quick, to be run as on a CPU without vector instructions, too.
-QUICK := $(wildcard chapters/05*.ipynb chapters/09*.ipynb chapters/bug_clinic.ipynb)
+QUICK := $(wildcard chapters/05*.ipynb chapters/bug_clinic.ipynb)
 
 .DEFAULT_GOAL := help
 .PHONY: help book test check lint chapters address capstone serve clean distclean pins

@@ -24,6 +24,9 @@ SLOW = (
     "tests/test_launch.py",
     "tests/test_cli.py",
     "tests/test_exercises.py",
+    "tests/test_trilemma.py",
+    "tests/test_capstone.py",
+    "tests/test_browser.py",
 )
 
 
