@@ -7,9 +7,13 @@ HTML := _build/html
 PORT ?= 8000
 CHAPTERS ?= $(wildcard chapters/*.ipynb)
 PHOTOS ?= hub:tanganke/stanford_cars
+# A process for each core, with one thread; tests/conftest.py says what begins first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
+# Chapters that are quick, to be run as on a CPU without vector instructions, too.
+QUICK := $(wildcard chapters/05*.ipynb chapters/bug_clinic.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint chapters address capstone serve clean distclean pins
+.PHONY: help book test check lint chapters address capstone serve clean distclean pins
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -21,7 +25,11 @@ book: $(READY) ## build the book from the stored outputs; open what it prints
 test: lint ## everything that guards the project: style, library, chapters, pages
 	rm -rf _build
 	$(BIN)/jupyter-book build -q -W --keep-going .
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	$(PYTEST)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) $(QUICK)
+
+check: lint ## two minutes for one change: style and library, no chapters or pages
+	$(PYTEST) -m 'not slow' tests
 
 lint: $(READY) ## style only
 	$(BIN)/ruff check

@@ -13,6 +13,35 @@ import torch  # noqa: E402
 
 pytest_plugins = ["reader"]
 
+# What takes longest: it begins first, so that all processes end at about the same time,
+# and `make check` leaves it out.
+SLOW = (
+    "tests/test_every_page.py",
+    "tests/test_pages.py",
+    "chapters/",
+    "tests/test_runs.py",
+    "tests/test_first_cell.py",
+    "tests/test_launch.py",
+    "tests/test_cli.py",
+    "tests/test_exercises.py",
+    "tests/test_trilemma.py",
+    "tests/test_capstone.py",
+    "tests/test_browser.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark and begin with what is slow; whole files stay together, in their order."""
+
+    def place(item: pytest.Item) -> int:
+        starts = [item.nodeid.startswith(path) for path in SLOW]
+        return starts.index(True) if any(starts) else len(SLOW)
+
+    for item in items:
+        if place(item) < len(SLOW):
+            item.add_marker("slow")
+    items.sort(key=place)
+
 
 @pytest.fixture
 def generator() -> torch.Generator:

@@ -150,7 +150,7 @@ class Reader:
         )
         self.context.route(lambda url: not url.startswith(site), self.refuse)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(300_000)  # for what hangs, not for what is slow
         self.page.on("console", self.hear)
         self.page.on("pageerror", lambda error: self.complain(f"error: {error}"))
         self.page.on("response", self.check_status)
@@ -217,18 +217,21 @@ class Reader:
         )
 
 
-@pytest.fixture
-def reader(browser, site):
-    """A function that gives a reader of a theme."""
-    readers = []
+def readers(browser, site):
+    """Yield a function that gives a reader of a theme; close them all in the end."""
+    begun = []
 
     def begin(theme: str, **context) -> Reader:
-        readers.append(Reader(browser, site, theme, **context))
-        return readers[-1]
+        begun.append(Reader(browser, site, theme, **context))
+        return begun[-1]
 
     yield begin
-    for one in readers:
+    for one in begun:
         one.context.close()
+
+
+reader = pytest.fixture(readers, name="reader")
+lasting_reader = pytest.fixture(readers, name="lasting_reader", scope="module")
 
 
 VISITS = {f"{d}-{theme}": (d, theme) for d in documents() for theme in THEMES}

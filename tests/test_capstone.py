@@ -18,6 +18,7 @@ SMALL = {
 
 def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
     folder, out = tmp_path / "run", tmp_path / "results" / "small"
+    monkeypatch.setattr(capstone, "PICTURED", 3)
     capstone.main("toy-cars-32", run=folder, out=out, **SMALL)
     monkeypatch.setattr(capstone, "RESULTS", tmp_path / "results")
     found = capstone.load_results("small")

@@ -1,20 +1,40 @@
-"""The command line as a person uses it."""
+"""The command line as a person uses it.
 
+A process of its own spends four seconds on its imports. So one test starts processes,
+and the others give their command to this one.
+"""
+
+import io
 import json
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ddpm_core import cli
 from ddpm_core.classifier import load_classifier
 from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars
 
 
 def ddpm(*arguments: object) -> subprocess.CompletedProcess:
+    """The command, run in this process."""
+    argv, out, err = ["ddpm", *map(str, arguments)], io.StringIO(), io.StringIO()
+    with patch("sys.argv", argv), redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+
+
+def in_its_own_process(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "ddpm_core", *map(str, arguments)],
         capture_output=True,
@@ -23,8 +43,8 @@ def ddpm(*arguments: object) -> subprocess.CompletedProcess:
     )
 
 
-def succeeded(*arguments: object) -> str:
-    done = ddpm(*arguments)
+def succeeded(*arguments: object, run=ddpm) -> str:
+    done = run(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -45,17 +65,20 @@ def test_train_sample_and_prepare_make_what_they_say(tmp_path):
         Image.fromarray(image).save(photos / f"{i}.png")
     (photos / "broken.jpg").write_bytes(b"no image")
     packed, run = tmp_path / "packed", tmp_path / "run"
-    said = succeeded("prepare", photos, "--out", packed, "--size", 16)
+    command = ["prepare", photos, "--out", packed, "--size", 16]
+    said = succeeded(*command, run=in_its_own_process)
     assert "40 images of 16x16" in said and "broken.jpg" in said
     command = ["train", "photos-32", "--data", packed, "--out", run, *TINY]
-    said = succeeded(*command)
+    said = succeeded(*command, run=in_its_own_process)
     assert "24 images, 1 steps" in said and "images/s" in said
     strip = Image.open(run / "strips" / "epoch-0001.png")
     assert strip.size == (9 * 17 + 1, 4 * 17 + 1)
     config = json.loads((run / "config.json").read_text())
     assert config["model"]["network"]["channels"] == [8, 16]
     assert "go on with --resume" in ddpm(*command).stderr
-    assert "it differs in T (20)" in ddpm(*command, "--T", 30).stderr
+    refused = in_its_own_process(*command, "--T", 30)
+    assert refused.returncode == 1 and "it differs in T (20)" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_an_estimate_leaves_nothing_behind(tmp_path):

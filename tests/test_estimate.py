@@ -1,4 +1,8 @@
-"""What a run would cost: counted and timed on small runs whose cost is known."""
+"""What a run would cost: counted on small runs, and timed by a clock of our own."""
+
+import sys
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,10 +27,19 @@ def run(tmp_path) -> Run:
     return Run.begin(tmp_path / "run", SMALL)
 
 
-def test_an_estimate_is_that_of_its_steps(run):
-    told = estimate(run, enough=0.5, warmup=1)
+def set_clock(monkeypatch, ticks) -> None:
+    """Let the module read these seconds, one after the other."""
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(sys.modules[matrix_rate.__module__], "time", clock)
+
+
+def test_an_estimate_is_that_of_its_steps(run, monkeypatch):
+    set_clock(monkeypatch, count(step=0.25))  # all that is timed takes a quarter second
+    told = estimate(run, enough=0.2, warmup=1)
     assert told.images == 18 * 64 and told.flop == 3 * forward_flop(run)
-    assert 0.01 < told.utilisation < 1 and told.memory > 2**27
+    assert told.images_per_second == 4 / 0.25 and told.memory > 2**27
+    assert told.rate == 2 * 1024**3 / 0.25
+    assert told.utilisation == pytest.approx(16 * told.flop / told.rate)
     assert told.seconds == pytest.approx(told.images / told.images_per_second)
     assert f"all 1,152 images: {spell(told.seconds)}" in str(told)
     assert not run.files.checkpoints() and not read_log(run.folder)
@@ -60,9 +73,17 @@ def test_utilisation_is_the_share_of_the_rate():
     assert "1.00 GiB" in str(told) and "25% of" in str(told) and "60 s" in str(told)
 
 
-def test_matrices_reach_a_rate_that_a_processor_can_have():
+def test_steps_double_until_they_take_long_enough(tmp_path, monkeypatch):
+    set_clock(monkeypatch, iter([0, 5, 5, 6, 6, 8, 8, 12, *range(20, 32)]))
+    run = Run(tmp_path / "run", SMALL)
+    assert estimate(run, enough=4.0, warmup=2).images_per_second == 4 * 4 / 4
+    assert run.step == 2 + 1 + 2 + 4
+
+
+def test_the_rate_is_that_of_the_fastest_product(monkeypatch):
+    set_clock(monkeypatch, iter([0, 9, 10, 14, 20, 22]))
     rate = matrix_rate(torch.device("cpu"), torch.float32, repeats=2)
-    assert 1e9 < rate < 1e14
+    assert rate == 2 * 1024**3 / 2
 
 
 @pytest.mark.parametrize(

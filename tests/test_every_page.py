@@ -1,4 +1,4 @@
-"""Every page of the built book, in each theme and at each width.
+"""Every page of the built book, in each theme and at each width; its widgets.
 
 One load of a page in a theme serves all tests of it.
 """
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 from accessibility import findings
-from reader import HTML, SIZES, THEMES, documents
+from reader import HTML, ROOT, SIZES, THEMES, documents
 
 
 def test_page_is_sound(visit):
@@ -66,6 +66,139 @@ def test_findings_tell_barriers_at_the_end_of_the_longest_page(reader, theme):
     if theme == "dark":
         planted.add("color-contrast")
     assert {rule for rule, _ in findings(page)} == planted
+
+
+# Widgets ----------------------------------------------------------------------------
+
+
+def notebooks_with_widgets() -> list[str]:
+    view = "application/vnd.jupyter.widget-view+json"
+    chapters = [d for d in documents() if d.startswith("chapters/")]
+    return [d for d in chapters if view in (ROOT / f"{d}.ipynb").read_text()]
+
+
+with_widgets = pytest.mark.parametrize(
+    "visit", [f"{d}-light" for d in notebooks_with_widgets()], indirect=True
+)
+
+
+@pytest.fixture
+def desk(visit):
+    """The page as seen on a desktop."""
+    visit.resize("desktop")
+    return visit
+
+
+SEEN = """view => [...view.querySelectorAll("img, svg")]
+  .filter(e => e.checkVisibility({ visibilityProperty: true }) &&
+    !e.closest("button, .noUi-base"))
+  .map(e => e.outerHTML).join()"""
+
+
+def widgets(page) -> list:
+    return page.query_selector_all(".widget-subarea")
+
+
+EASEL = "a[href$='book/browser.html#paint-over-a-part-of-it']"
+
+
+@with_widgets
+def test_every_widget_moves(desk):
+    """Each has a slider that moves its picture and brings it back, or a choice.
+
+    One has neither: chapter 12's mask is drawn in squares that a running Python alone
+    can fill in. A link beside it leads to the page that does so in the browser.
+    """
+    still = []
+    for view in widgets(desk.page):
+        handles = view.query_selector_all(".noUi-handle")
+        choices = view.query_selector_all("select, .widget-toggle-buttons")
+        moved = [choice for choice in choices if choice.is_visible()]
+        for handle in (h for h in handles if h.is_visible()):
+            before = view.evaluate(SEEN)
+            assert before, "no picture is seen beside the slider"
+            handle.focus()
+            handle.press("ArrowRight")
+            assert view.evaluate(SEEN) != before
+            handle.press("ArrowLeft")
+            assert view.evaluate(SEEN) == before
+            moved.append(handle)
+        if not moved:
+            live = view.query_selector_all(".needs-kernel")
+            still.append([part.text_content().strip() for part in live])
+    in_python = desk.page.url.endswith("/12_editing.html")
+    assert still == [["Fill in"]] * in_python, "a widget without anything to move"
+    assert not in_python or desk.page.query_selector(EASEL)
+    assert desk.complaints == []
+
+
+@with_widgets
+def test_choices_change_their_pictures(desk):
+    page = desk.page
+    for view in widgets(page):
+        for choice in view.query_selector_all("select"):
+            if not choice.is_visible():
+                continue
+            seen = set()
+            options = choice.query_selector_all("option")
+            for option in options:
+                choice.select_option(label=option.inner_text())
+                seen.add(view.evaluate(SEEN))
+            assert len(seen) == len(options)
+
+
+@with_widgets
+def test_buttons_change_their_pictures(desk):
+    page = desk.page
+    for view in widgets(page):
+        for row in view.query_selector_all(".widget-toggle-buttons"):
+            seen, buttons = set(), row.query_selector_all(".widget-toggle-button")
+            for button in buttons:
+                button.click()
+                seen.add(view.evaluate(SEEN))
+            assert len(seen) == len(buttons)
+
+
+@with_widgets
+def test_labels_beside_sliders_are_not_cut_off(desk):
+    page = desk.page
+    cut_off = """view => [...view.querySelectorAll(".widget-readout")]
+      .filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"""
+    for view in widgets(page):
+        for handle in view.query_selector_all(".noUi-handle"):
+            for key in ("Home", "End"):
+                handle.press(key)
+                assert view.evaluate(cut_off) == []
+
+
+@with_widgets
+def test_page_shows_no_control_that_needs_python(desk):
+    page = desk.page
+    inner = page.query_selector_all(".needs-kernel > *")
+    assert not any(element.is_visible() for element in inner)
+
+
+@with_widgets
+def test_play_moves_the_pictures(desk):
+    page = desk.page
+    for view in widgets(page):
+        for play in view.query_selector_all(".jupyter-widget-play .play-button"):
+            before = view.evaluate(SEEN)
+            play.click()
+            page.wait_for_function(
+                f"([view, before]) => ({SEEN})(view) != before", arg=[view, before]
+            )
+
+
+@pytest.mark.parametrize("document", notebooks_with_widgets()[:1])
+def test_sliders_move_in_a_book_opened_from_its_files(browser, document):
+    page = browser.new_page()
+    page.goto((HTML / f"{document}.html").as_uri())
+    handle = page.wait_for_selector(".widget-subarea .noUi-handle")
+    view = widgets(page)[0]
+    before = view.evaluate(SEEN)
+    handle.press("ArrowRight")
+    assert view.evaluate(SEEN) != before
 
 
 # Links ------------------------------------------------------------------------------

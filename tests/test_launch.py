@@ -1,15 +1,13 @@
 """The buttons of a chapter's page follow from the one address of the repository."""
 
 import re
-import shutil
-import subprocess
-import sysconfig
 import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from jupyter_book.cli.main import main as jupyter_book
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = "chapters/05_short.ipynb"
@@ -36,9 +34,7 @@ def build(folder: Path, address: str) -> Path:
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     (folder / "chapters").mkdir()
     nbformat.write(notebook, folder / NOTEBOOK)
-    program = shutil.which("jupyter-book", path=sysconfig.get_path("scripts"))
-    command = [program, "build", "-q", "-W", str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    jupyter_book(["build", "-q", "-W", str(folder)], standalone_mode=False)
     return folder / "_build" / "html"
 
 

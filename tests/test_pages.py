@@ -1,144 +1,20 @@
-"""What single pages of the built book do: widgets, terms, search, laboratory, maker."""
+"""What single pages of the built book do: terms, search, laboratory, maker."""
 
 import re
 from collections.abc import Iterable
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
 from accessibility import findings
-from reader import HTML, ROOT, SIZES, THEMES, documents
+from reader import HTML, ROOT, SIZES, THEMES, Reader
 
 from ddpm_core import editing, samplers, schedules
 from ddpm_core.datasets import draw_toy_cars, to_float
 from ddpm_core.models import load_model
 from ddpm_core.tokens import Tokenizer
 from ddpm_core.workshop.exercises import all_exercises
-
-# Widgets ----------------------------------------------------------------------------
-
-
-def notebooks_with_widgets() -> list[str]:
-    view = "application/vnd.jupyter.widget-view+json"
-    chapters = [d for d in documents() if d.startswith("chapters/")]
-    return [d for d in chapters if view in (ROOT / f"{d}.ipynb").read_text()]
-
-
-with_widgets = pytest.mark.parametrize(
-    "visit", [f"{d}-light" for d in notebooks_with_widgets()], indirect=True
-)
-
-SEEN = """view => [...view.querySelectorAll("img, svg")]
-  .filter(e => e.checkVisibility({ visibilityProperty: true }) &&
-    !e.closest("button, .noUi-base"))
-  .map(e => e.outerHTML).join()"""
-
-
-def widgets(page) -> list:
-    return page.query_selector_all(".widget-subarea")
-
-
-EASEL = "a[href$='book/browser.html#paint-over-a-part-of-it']"
-
-
-@with_widgets
-def test_every_widget_moves(visit):
-    """Each has a slider that moves its picture and brings it back, or a choice.
-
-    One has neither: chapter 12's mask is drawn in squares that a running Python alone
-    can fill in. A link beside it leads to the page that does so in the browser.
-    """
-    still = []
-    for view in widgets(visit.page):
-        handles = view.query_selector_all(".noUi-handle")
-        choices = view.query_selector_all("select, .widget-toggle-buttons")
-        moved = [choice for choice in choices if choice.is_visible()]
-        for handle in (h for h in handles if h.is_visible()):
-            before = view.evaluate(SEEN)
-            assert before, "no picture is seen beside the slider"
-            handle.focus()
-            handle.press("ArrowRight")
-            assert view.evaluate(SEEN) != before
-            handle.press("ArrowLeft")
-            assert view.evaluate(SEEN) == before
-            moved.append(handle)
-        if not moved:
-            live = view.query_selector_all(".needs-kernel")
-            still.append([part.text_content().strip() for part in live])
-    in_python = visit.page.url.endswith("/12_editing.html")
-    assert still == [["Fill in"]] * in_python, "a widget without anything to move"
-    assert not in_python or visit.page.query_selector(EASEL)
-    assert visit.complaints == []
-
-
-@with_widgets
-def test_choices_change_their_pictures(visit):
-    page = visit.page
-    for view in widgets(page):
-        for choice in view.query_selector_all("select"):
-            if not choice.is_visible():
-                continue
-            seen = set()
-            options = choice.query_selector_all("option")
-            for option in options:
-                choice.select_option(label=option.inner_text())
-                seen.add(view.evaluate(SEEN))
-            assert len(seen) == len(options)
-
-
-@with_widgets
-def test_buttons_change_their_pictures(visit):
-    page = visit.page
-    for view in widgets(page):
-        for row in view.query_selector_all(".widget-toggle-buttons"):
-            seen, buttons = set(), row.query_selector_all(".widget-toggle-button")
-            for button in buttons:
-                button.click()
-                seen.add(view.evaluate(SEEN))
-            assert len(seen) == len(buttons)
-
-
-@with_widgets
-def test_labels_beside_sliders_are_not_cut_off(visit):
-    page = visit.page
-    cut_off = """view => [...view.querySelectorAll(".widget-readout")]
-      .filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"""
-    for view in widgets(page):
-        for handle in view.query_selector_all(".noUi-handle"):
-            for key in ("Home", "End"):
-                handle.press(key)
-                assert view.evaluate(cut_off) == []
-
-
-@with_widgets
-def test_page_shows_no_control_that_needs_python(visit):
-    page = visit.page
-    inner = page.query_selector_all(".needs-kernel > *")
-    assert not any(element.is_visible() for element in inner)
-
-
-@with_widgets
-def test_play_moves_the_pictures(visit):
-    page = visit.page
-    for view in widgets(page):
-        for play in view.query_selector_all(".jupyter-widget-play .play-button"):
-            before = view.evaluate(SEEN)
-            play.click()
-            page.wait_for_function(
-                f"([view, before]) => ({SEEN})(view) != before", arg=[view, before]
-            )
-
-
-@pytest.mark.parametrize("document", notebooks_with_widgets()[:1])
-def test_sliders_move_in_a_book_opened_from_its_files(browser, document):
-    page = browser.new_page()
-    page.goto((HTML / f"{document}.html").as_uri())
-    handle = page.wait_for_selector(".widget-subarea .noUi-handle")
-    view = widgets(page)[0]
-    before = view.evaluate(SEEN)
-    handle.press("ArrowRight")
-    assert view.evaluate(SEEN) != before
-
 
 # The first page, terms, search ------------------------------------------------------
 
@@ -219,11 +95,17 @@ LABORATORY = [
 ]
 
 
+@pytest.fixture(scope="module")
+def chapter_05(lasting_reader):
+    """The page of the laboratory; one load serves all tests of it."""
+    return lasting_reader("light").open("chapters/05_forward_diffusion")
+
+
 @pytest.fixture
-def laboratory(reader):
-    """The laboratory on its page, and a function that changes its fields."""
-    page = reader("light").open("chapters/05_forward_diffusion")
-    form = page.query_selector("form.laboratory")
+def laboratory(chapter_05):
+    """The laboratory as it is at first, and a function that changes its fields."""
+    form = chapter_05.query_selector("form.laboratory")
+    form.evaluate("form => { form.reset(); form.dispatchEvent(new Event('input')); }")
 
     def change(fields: dict) -> None:
         for name, value in fields.items():
@@ -284,12 +166,12 @@ def test_laboratory_says_what_it_cannot_compute(laboratory, fields, complaint):
     assert complaint in form.query_selector(".said.is-wrong").inner_text()
 
 
-def test_overview_and_chapters_list_every_exercise(reader):
+def test_overview_and_chapters_list_every_exercise(reader, chapter_05):
     found = all_exercises(ROOT / "chapters")
     page = reader("light").open("book/exercises")
     assert len(page.query_selector_all("ol.exercises > li a")) == len(found)
-    page = reader("light").open("chapters/05_forward_diffusion")
-    said = [li.inner_text() for li in page.query_selector_all("ol.exercises > li")]
+    items = chapter_05.query_selector_all("ol.exercises > li")
+    said = [li.inner_text() for li in items]
     own = [e for e in found if e.notebook.stem == "05_forward_diffusion"]
     assert said == [f"{e.title} {'★' * e.stars}" for e in own]
 
@@ -297,21 +179,44 @@ def test_overview_and_chapters_list_every_exercise(reader):
 # A car out of noise -----------------------------------------------------------------
 
 
-@pytest.fixture
-def maker(reader, request):
-    """The reader of the page that draws cars, its form, and a function that draws."""
-    read = reader(getattr(request, "param", "light"))
-    page = read.open("book/browser")
-    form = page.wait_for_selector("form.maker")
+class Maker(NamedTuple):
+    """The reader of the page that draws cars, and its form."""
 
-    def draw(button: str = "draw", **fields: str) -> str:
+    read: Reader
+    form: "ElementHandle"
+
+    def draw(self, button: str = "draw", **fields: str) -> str:
+        """Fill in the fields and press the button; return what is said then."""
         for name, value in fields.items():
-            form.query_selector(f"[name={name}]").fill(value)
-        form.query_selector(f"[name={button}]").click()
-        page.wait_for_function("() => !document.querySelector('[name=draw]').disabled")
-        return form.query_selector(".said").inner_text()
+            self.form.query_selector(f"[name={name}]").fill(value)
+        self.form.query_selector(f"[name={button}]").click()
+        self.read.page.wait_for_function(
+            "() => !document.querySelector('[name=draw]').disabled"
+        )
+        return self.form.query_selector(".said").inner_text()
 
-    return read, form, draw
+
+def maker_of(read: Reader) -> Maker:
+    return Maker(read, read.open("book/browser").wait_for_selector("form.maker"))
+
+
+@pytest.fixture(scope="module")
+def used_maker(lasting_reader):
+    """One load of the page, and of its model, for the tests that may share it."""
+    return maker_of(lasting_reader("light"))
+
+
+@pytest.fixture
+def maker(used_maker):
+    """The page that draws cars, its fields and its mask as they are at first."""
+    used_maker.form.evaluate(
+        """form => {
+          form.reset();
+          form.querySelector("select").dispatchEvent(new Event("input"));
+          form.elements.clear.click();
+        }"""
+    )
+    return used_maker
 
 
 def assert_states_are(form, wanted: Iterable[samplers.State]) -> None:
@@ -344,12 +249,11 @@ def noises(form, seed: int, n: int) -> list[torch.Tensor]:
     [("a red van by day", 1.5, 20), ("an orange suv in snow", 4, 7), ("", 1, 3)],
 )
 def test_page_draws_the_librarys_car_from_the_same_noise(maker, prompt, scale, steps):
-    read, form, draw = maker
-    said = draw(prompt=prompt, scale=str(scale), steps=str(steps), seed="7")
+    read, form = maker
+    said = maker.draw(prompt=prompt, scale=str(scale), steps=str(steps), seed="7")
     assert said.startswith("Drew ") and read.complaints == []
     seconds = float(re.search(r"in ([\d.]+) s", said)[1])
     print(f"{steps} steps in the browser: {seconds} s")
-    assert seconds < 60  # far from it: this finds a page that hangs
     model = load_model("toy-cars-text-32")
     (x_T,) = noises(form, 7, 1)
     assert_states_are(form, model.sample(x_T, steps, prompts=[prompt], scale=scale))
@@ -364,12 +268,12 @@ def test_page_draws_the_librarys_car_from_the_same_noise(maker, prompt, scale, s
     [("the sky", "a red van at night", 1), ("the left half", "a blue van by day", 3)],
 )
 def test_page_paints_over_as_the_library_does(maker, monkeypatch, part, wish, rounds):
-    read, form, draw = maker
-    draw(prompt="a red van by day", steps="7", seed="7")
+    read, form = maker
+    maker.draw(prompt="a red van by day", steps="7", seed="7")
     car = torch.tensor(form.evaluate("form => [...form.car]")).view(1, 3, 32, 32)
     form.query_selector(f".parts >> text={part}").click()
     mask = torch.tensor(form.evaluate("form => [...form.mask]")).view(1, 1, 32, 32)
-    said = draw("paint", wish=wish, rounds=str(rounds), seed="8")
+    said = maker.draw("paint", wish=wish, rounds=str(rounds), seed="8")
     assert said.startswith(f"Painted over {mask.sum()} pixels with {wish} in ")
     assert read.complaints == []
 
@@ -390,10 +294,10 @@ def test_page_paints_over_as_the_library_does(maker, monkeypatch, part, wish, ro
     assert (painted - car).abs()[~keep.expand_as(car)].mean() > 0.1
 
 
-def test_mask_is_painted_erased_and_cleared(maker):
-    read, form, draw = maker
+def test_mask_is_painted_erased_and_cleared(reader):
+    read, form = maker = maker_of(reader("light"))
     assert not form.query_selector(".easel").is_visible()
-    draw(steps="1")
+    maker.draw(steps="1")
     mouse, surface = read.page.mouse, form.query_selector(".easel svg")
     surface.scroll_into_view_if_needed()
     box, hatched = surface.bounding_box(), form.query_selector(".hatched")
@@ -424,13 +328,13 @@ def test_mask_is_painted_erased_and_cleared(maker):
     drag(10, 4, 20)
     form.query_selector("[name=clear]").click()
     assert hatched.get_attribute("d") == ""
-    assert draw("paint").startswith("The mask is empty")
+    assert maker.draw("paint").startswith("The mask is empty")
     assert form.query_selector(".said").get_attribute("class") == "said is-wrong"
 
 
 def test_easel_is_used_by_keyboard(maker):
-    read, form, draw = maker
-    draw(steps="1")
+    read, form = maker
+    maker.draw(steps="1")
     part = form.query_selector(".parts button")
     part.focus()
     part.press("Enter")
@@ -443,10 +347,10 @@ def test_easel_is_used_by_keyboard(maker):
     assert read.complaints == []
 
 
-@pytest.mark.parametrize("maker", THEMES, indirect=True)
-def test_easel_can_be_read_by_everyone(maker):
-    read, form, draw = maker
-    draw(steps="1")
+@pytest.mark.parametrize("theme", THEMES)
+def test_easel_can_be_read_by_everyone(reader, theme):
+    read, form = maker = maker_of(reader(theme))
+    maker.draw(steps="1")
     form.query_selector(".parts button").click()
     for size in SIZES:
         read.resize(size)
@@ -456,12 +360,11 @@ def test_easel_can_be_read_by_everyone(maker):
 
 @pytest.mark.parametrize("word", ["vann", "grey", "zzz", "truk"])
 def test_page_names_the_nearest_words_as_the_library_does(maker, word):
-    _, form, draw = maker
-    words = form.evaluate("() => loadSettings().then(settings => settings.words)")
+    words = maker.form.evaluate("() => loadSettings().then(settings => settings.words)")
     with pytest.raises(ValueError) as error:
         Tokenizer(tuple(words), 16)([f"a {word}"])
     advice = str(error.value).split(": ", 1)[1]
-    said = draw(prompt=f"a {word}")
+    said = maker.draw(prompt=f"a {word}")
     assert said == f"Unknown word “{word}”: {advice}"
 
 

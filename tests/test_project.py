@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SLOW
 
 import first_cell
 
@@ -210,6 +211,13 @@ def test_chapter_is_small_and_free_of_timings(path):
 def test_chapter_is_in_the_book(path):
     assert f"file: chapters/{path.stem}\n" in (ROOT / "_toc.yml").read_text()
     assert f"../chapters/{path.name}" in (ROOT / "book" / "intro.md").read_text()
+
+
+# The tests --------------------------------------------------------------------------
+
+
+def test_what_is_called_slow_is_there():
+    assert [path for path in SLOW if not (ROOT / path).exists()] == []
 
 
 # What is committed ------------------------------------------------------------------
