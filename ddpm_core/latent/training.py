@@ -15,12 +15,18 @@ from ddpm_core.classifier import load_classifier
 from ddpm_core.datasets.images import save_grid, to_float
 from ddpm_core.datasets.packed import PackedImages
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
+from ddpm_core.evaluation import imagenet_extractor
 from ddpm_core.latent import (
     LatentScaler,
     Perceptual,
     autoencoder_loss,
     lpips_distance,
     perceptual_distance,
+)
+from ddpm_core.latent.adversarial import (
+    Critique,
+    FeatureCritic,
+    efficientnet_stages,
 )
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
@@ -43,7 +49,18 @@ def classifier_distance() -> Perceptual:
     return distance
 
 
-PERCEPTUAL = {"classifier": classifier_distance, "lpips": lpips_distance}
+def efficientnet_distance(adversarial: float = 0.0, start: int = 0) -> Perceptual:
+    """The perceptual distance on EfficientNet-Lite1, and a critic on it. Chapter 11."""
+    stages = efficientnet_stages().to(memory_format=torch.channels_last)
+    critic = FeatureCritic().to(memory_format=torch.channels_last)
+    return Critique(stages, critic, weight=adversarial, start=start)
+
+
+PERCEPTUAL = {
+    "classifier": classifier_distance,
+    "efficientnet": efficientnet_distance,
+    "lpips": lpips_distance,
+}
 
 
 def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, object]:
@@ -51,7 +68,10 @@ def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, o
 
     `psnr` in dB, of values in [-1, 1]. For toy cars also the Frechet distance of the
     reconstructions to the images, on the classifier's features, and the share of them
-    in which it reads what was there.
+    in which it reads what was there. For photos the Frechet distances, on the features
+    of `imagenet_extractor`, of the reconstructions to their images, and of half of the
+    images to the other half, as they are (`floor`) and rebuilt (`rebuilt floor`): what
+    samples can reach in these latents.
     """
     rebuilt = latent.decode(latent.encode(images))
     errors = (rebuilt - images).square().flatten(1).mean(1)
@@ -69,7 +89,30 @@ def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, o
             metrics.frechet_distance(judge.features(images), judge.features(rebuilt)), 3
         )
         measured["kept"] = dict(zip(ATTRIBUTES, shares, strict=True))
+    else:
+        measured |= photo_distances(images, rebuilt)
     return measured
+
+
+def photo_distances(images: Images, rebuilt: Images) -> dict[str, object]:
+    """The Frechet distances of `measure` for photos; none where features are missing.
+
+    All of n = half of the images, so that they compare.
+    """
+    try:
+        by = imagenet_extractor()
+    except RuntimeError as error:
+        return {"frechet": str(error)}
+    n = len(images) // 2
+    real, other = by.features(images[: 2 * n]).split(n)
+    left, other_left = by.features(rebuilt[: 2 * n]).split(n)
+    return {
+        "features": by.name,
+        "n": n,
+        "frechet": round(metrics.frechet_distance(real, left), 2),
+        "floor": round(metrics.frechet_distance(real, other), 2),
+        "rebuilt floor": round(metrics.frechet_distance(real, other_left), 2),
+    }
 
 
 def main(
@@ -84,9 +127,17 @@ def main(
     lr: Annotated[float, typer.Option(help="peak learning rate")] = 1e-3,
     kl_weight: Annotated[float, typer.Option(help="weight of the KL")] = 3e-3,
     perceptual: Annotated[
-        str, typer.Option(help="classifier (toy cars), lpips (photos) or none")
+        str,
+        typer.Option(help="classifier (toy cars), efficientnet, lpips (photos), none"),
     ] = "classifier",
     perceptual_weight: Annotated[float, typer.Option(help="its weight")] = 0.1,
+    adversarial: Annotated[
+        float,
+        typer.Option(help="pull of a critic, as a share of the perceptual distance's"),
+    ] = 0.0,
+    adversarial_start: Annotated[
+        int, typer.Option(help="steps before it begins")
+    ] = 500,
     seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
     test: Annotated[int, typer.Option(help="held-out images to measure on")] = 2_000,
 ) -> None:
@@ -94,11 +145,16 @@ def main(
     options = dict(locals())
     if perceptual not in (*PERCEPTUAL, "none"):
         raise typer.BadParameter(f"choose {', '.join(PERCEPTUAL)} or none")
+    if adversarial and perceptual != "efficientnet":
+        raise typer.BadParameter("a critic needs --perceptual efficientnet")
     torch.manual_seed(seed)
     images, unseen = load_images(data, size, cars, test, seed)
     net = VAE(replace(CONFIG, size=size))
     net = net.to(memory_format=torch.channels_last)
-    distance = PERCEPTUAL[perceptual]() if perceptual in PERCEPTUAL else None
+    distance = None
+    if perceptual != "none":
+        critic = {"adversarial": adversarial, "start": adversarial_start}
+        distance = PERCEPTUAL[perceptual](**(critic if adversarial else {}))
     generator = torch.Generator().manual_seed(seed)
 
     def loss(net: VAE, x: Images):
@@ -203,6 +259,13 @@ From the stored weights, on {measured["images"]:,} other images:
 - Peak signal-to-noise ratio of reconstructions: {measured["psnr"]} dB.
 - Latents before scaling, by channel: mean {measured["latent mean"]}, standard deviation
   {measured["latent std"]}.
+"""
+    if "floor" in measured:
+        text += f"""- Frechet distance of the reconstructions to their images, \
+n = {measured["n"]:,}, features of
+  {measured["features"]}: {measured["frechet"]}; to other images: \
+{measured["rebuilt floor"]},
+  where the images themselves have {measured["floor"]}.
 """
     if "kept" in measured:
         kept = ", ".join(f"{k} {v:.1%}" for k, v in measured["kept"].items())
