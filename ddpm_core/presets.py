@@ -20,6 +20,7 @@ SCHEDULES: dict[str, Callable[["Preset"], Schedule]] = {
 
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,10 @@ class Preset:
         default=1,
         metadata={"help": "parts in which a process takes its share of a batch"},
     )
+    optimizer: str = field(
+        default="adamw",
+        metadata={"help": "adamw, or muon (without weight decay)"},
+    )
     lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
     lr_end: float = field(default=0.1, metadata={"help": "last rate, as a share of lr"})
     warmup: float = field(default=0.25, metadata={"help": "epochs of rising rate"})
@@ -130,6 +135,7 @@ class Preset:
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("target", self.target, TARGETS)
         one_of("precision", self.precision, PRECISIONS)
+        one_of("optimizer", self.optimizer, OPTIMIZERS)
         above_zero = "size drawn T epochs batch accumulate lr clip log_every"
         for name in (*above_zero.split(), "checkpoint_every", "sample_steps"):
             if not getattr(self, name) > 0:
@@ -235,6 +241,9 @@ SMALL_UNET = UNetConfig(
     channels=(48, 96), attention=(False, True), blocks=1, groups=8, dropout=0.0, patch=2
 )
 """1.3 million parameters, for 32x32 on a CPU: it works at 16x16 and 8x8 inside."""
+
+LATENTS = {"patch": 1, "image_channels": 4}
+"""What a network for latents of 4 channels has of its own."""
 
 CARS64 = Preset(
     data="data/stanford-cars-64",
@@ -355,6 +364,20 @@ PRESETS = {
         epochs=60,
         lr_end=0.02,
         strips=(1, 3, 10, 30, 60),
+    ),
+    "cars-64": Preset(
+        data="data/stanford-cars-64",
+        size=64,
+        latent="cars-64-autoencoder",
+        unet=dataclasses.replace(SMALL_UNET, channels=(64, 128), **LATENTS),
+        held_out=2048,
+        flip=True,
+        min_snr=5.0,
+        epochs=300,
+        lr_end=0.02,
+        log_every=50,
+        checkpoint_every=500,
+        strips=(1, 5, 10, 100, 200, 300),
     ),
     "cars64-article": CARS64.replace(
         schedule="linear",

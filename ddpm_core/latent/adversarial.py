@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ddpm_core.latent import feature_distance
-from ddpm_core.types import FeatureMap, Images, PerSample
+from ddpm_core.types import Images, PerSample
 
 STAGES = {(0, 1): 16, (1, 4): 24, (4, 7): 40, (7, 15): 112}
 """Blocks of EfficientNet-Lite1, and their channels at 1/2 to 1/16 of the side."""
@@ -45,8 +45,8 @@ def efficientnet_stages() -> nn.ModuleList:
     return nn.ModuleList(parts).eval().requires_grad_(False)
 
 
-def features(stages: Sequence[nn.Module], x: Images) -> list[FeatureMap]:
-    """Return what each stage makes of the one before it."""
+def features(stages: Iterable[nn.Module], x: Images) -> list[Tensor]:
+    """Return what each stage makes of the one before it, (b, c, h, w) each."""
     found = []
     for stage in stages:
         x = stage(x)
@@ -74,7 +74,7 @@ class FeatureCritic(nn.Module):
             for width in widths
         )
 
-    def forward(self, found: Sequence[FeatureMap]) -> Float[Tensor, "b positions"]:
+    def forward(self, found: Sequence[Tensor]) -> Float[Tensor, "b positions"]:
         pairs = zip(self.heads, found, strict=True)
         return torch.cat([head(part).flatten(1) for head, part in pairs], dim=1)
 
@@ -100,7 +100,7 @@ class Critique:
 
     def __init__(
         self,
-        stages: nn.ModuleList,
+        stages: Iterable[nn.Module],
         critic: FeatureCritic,
         *,
         weight: float,
@@ -129,7 +129,7 @@ class Critique:
             self._weigh(distance, opinion, x_hat)
         return distance + self.weight * self.scale * opinion
 
-    def _teach(self, real: list[FeatureMap], fake: list[FeatureMap]) -> None:
+    def _teach(self, real: list[Tensor], fake: list[Tensor]) -> None:
         """Take a step of the critic, which is frozen otherwise."""
         self.critic.requires_grad_(True)
         self.optimizer.zero_grad()

@@ -68,10 +68,7 @@ def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, o
 
     `psnr` in dB, of values in [-1, 1]. For toy cars also the Frechet distance of the
     reconstructions to the images, on the classifier's features, and the share of them
-    in which it reads what was there. For photos the Frechet distances, on the features
-    of `imagenet_extractor`, of the reconstructions to their images, and of half of the
-    images to the other half, as they are (`floor`) and rebuilt (`rebuilt floor`): what
-    samples can reach in these latents.
+    in which it reads what was there.
     """
     rebuilt = latent.decode(latent.encode(images))
     errors = (rebuilt - images).square().flatten(1).mean(1)
@@ -89,21 +86,18 @@ def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, o
             metrics.frechet_distance(judge.features(images), judge.features(rebuilt)), 3
         )
         measured["kept"] = dict(zip(ATTRIBUTES, shares, strict=True))
-    else:
-        measured |= photo_distances(images, rebuilt)
     return measured
 
 
-def photo_distances(images: Images, rebuilt: Images) -> dict[str, object]:
-    """The Frechet distances of `measure` for photos; none where features are missing.
+def photo_distances(latent: LatentScaler, images: Images) -> dict[str, object]:
+    """Frechet distances of reconstructed photos, on `imagenet_extractor`'s features.
 
-    All of n = half of the images, so that they compare.
+    To their images; and, of half of the images to the other half, as they are (`floor`)
+    and rebuilt (`rebuilt floor`), below which no samples in these latents can be
+    expected. Each of n = half of the images. Raises as `imagenet_extractor` does.
     """
-    try:
-        by = imagenet_extractor()
-    except RuntimeError as error:
-        return {"frechet": str(error)}
-    n = len(images) // 2
+    by, n = imagenet_extractor(), len(images) // 2
+    rebuilt = latent.decode(latent.encode(images))
     real, other = by.features(images[: 2 * n]).split(n)
     left, other_left = by.features(rebuilt[: 2 * n]).split(n)
     return {
@@ -131,6 +125,8 @@ def main(
         typer.Option(help="classifier (toy cars), efficientnet, lpips (photos), none"),
     ] = "classifier",
     perceptual_weight: Annotated[float, typer.Option(help="its weight")] = 0.1,
+    seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
+    test: Annotated[int, typer.Option(help="held-out images to measure on")] = 2_000,
     adversarial: Annotated[
         float,
         typer.Option(help="pull of a critic, as a share of the perceptual distance's"),
@@ -138,8 +134,6 @@ def main(
     adversarial_start: Annotated[
         int, typer.Option(help="steps before it begins")
     ] = 500,
-    seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
-    test: Annotated[int, typer.Option(help="held-out images to measure on")] = 2_000,
 ) -> None:
     """Train a KL autoencoder, measure it, write its weights and card."""
     options = dict(locals())
@@ -197,6 +191,8 @@ def main(
         "seconds": seconds,
         "measured": measure(latent, unseen, data == "toy-cars"),
     }
+    if perceptual == "efficientnet":
+        card["measured"] |= photo_distances(latent, unseen)
     save_weights(out, latent.state_dict(), card)
     first, half = unseen[:SHOWN], SHOWN // 2
     left = latent.decode(latent.encode(first))

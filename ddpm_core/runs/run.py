@@ -24,6 +24,7 @@ from ddpm_core.models import (
     load_text_encoder,
     step_generator,
 )
+from ddpm_core.muon import Muon
 from ddpm_core.presets import Preset
 from ddpm_core.runs.batches import Batches, load_split
 from ddpm_core.runs.folder import RunFolder, Stopped, read_log
@@ -65,12 +66,7 @@ class Run:
         if self.teacher:
             self.net.load_state_dict(self.teacher.net.state_dict())
         self.ema = training.EMA(self.net, preset.ema)
-        self.optimizer = torch.optim.AdamW(
-            self.net.parameters(),
-            lr=preset.lr,
-            weight_decay=preset.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = make_optimizer(self.net, preset)
         self.step, self.seconds = 0, 0.0
         if resume:
             self._resume()
@@ -300,6 +296,18 @@ class Run:
             if self.listener:
                 self.listener(row)
             self.files.log(row)
+
+
+def make_optimizer(net: UNet, preset: Preset) -> torch.optim.Optimizer:
+    """The optimiser that the preset names, for the weights of `net`."""
+    if preset.optimizer == "muon":
+        return Muon(net.parameters(), preset.lr)
+    return torch.optim.AdamW(
+        net.parameters(),
+        lr=preset.lr,
+        weight_decay=preset.weight_decay,
+        fused=next(net.parameters()).device.type in ("cpu", "cuda"),
+    )
 
 
 def mixed_precision(preset: Preset) -> str:
