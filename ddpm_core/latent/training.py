@@ -20,6 +20,7 @@ from ddpm_core.latent import (
     LatentScaler,
     Perceptual,
     autoencoder_loss,
+    load_latent,
     lpips_distance,
     perceptual_distance,
 )
@@ -31,7 +32,7 @@ from ddpm_core.latent.adversarial import (
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.vae import VAE, VAEConfig
-from ddpm_core.weights import command_line, hardware, save_weights
+from ddpm_core.weights import command_line, hardware, load_weights, save_weights
 
 CONFIG = VAEConfig(channels=(64, 128), latent=4, spatial=True, blocks=1, patch=2)
 """A quarter of the side, 4 channels: 32x32 to 8x8, and 64x64 to 16x16."""
@@ -134,6 +135,13 @@ def main(
     adversarial_start: Annotated[
         int, typer.Option(help="steps before it begins")
     ] = 500,
+    mirrored: Annotated[
+        float, typer.Option(help="share of the images that are mirrored, at random")
+    ] = 0.0,
+    refine: Annotated[
+        str,
+        typer.Option(help="weights to start from; their encoder stays as it is"),
+    ] = "",
 ) -> None:
     """Train a KL autoencoder, measure it, write its weights and card."""
     options = dict(locals())
@@ -143,8 +151,11 @@ def main(
         raise typer.BadParameter("a critic needs --perceptual efficientnet")
     torch.manual_seed(seed)
     images, unseen = load_images(data, size, cars, test, seed)
-    net = VAE(replace(CONFIG, size=size))
+    latent = load_latent(refine) if refine else None
+    net = latent.autoencoder if refine else VAE(replace(CONFIG, size=size))
     net = net.to(memory_format=torch.channels_last)
+    net.decoder.requires_grad_(True)
+    trained = [p for p in net.parameters() if p.requires_grad]
     distance = None
     if perceptual != "none":
         critic = {"adversarial": adversarial, "start": adversarial_start}
@@ -152,6 +163,9 @@ def main(
     generator = torch.Generator().manual_seed(seed)
 
     def loss(net: VAE, x: Images):
+        if mirrored:
+            chosen = torch.rand(len(x), 1, 1, 1, generator=generator) < mirrored
+            x = torch.where(chosen, x.flip(-1), x)
         return autoencoder_loss(
             net,
             x.contiguous(memory_format=torch.channels_last),
@@ -168,7 +182,7 @@ def main(
         net,
         loss,
         ((to_float(images[rows.numpy()]),) for rows in order),
-        torch.optim.AdamW(net.parameters(), lr, weight_decay=0.0, fused=True),
+        torch.optim.AdamW(trained, lr, weight_decay=0.0, fused=True),
         lr=warmup_cosine(lr, warmup=200, total=steps, end=0.01),
     )
     bar = tqdm(training, total=steps, unit="step", mininterval=1)
@@ -176,13 +190,15 @@ def main(
         if done.step % 20 == 0:
             bar.set_postfix(loss=f"{done.loss.item():.4f}")
     seconds = round(time.perf_counter() - start)
-    latent = LatentScaler(net.eval()).fit(to_float(images[:5000]))
+    latent = latent or LatentScaler(net).fit(to_float(images[:5000]))
+    latent.eval()
     latent.requires_grad_(False).half().float()  # from here on as it is stored
     card = {
         "name": out.name,
         "config": net.config.to_dict(),
         "parameters": sum(p.numel() for p in net.parameters()),
         "command": command_line("ddpm_core.latent", options),
+        "refined from": load_weights(refine)[1] if refine else None,
         "seed": seed,
         "data": data,
         "images": len(images),
@@ -223,6 +239,12 @@ def load_images(
     return packed.images[np.sort(rows[test:])], to_float(packed.images[rows[:test]])
 
 
+def commands(card: dict) -> str:
+    """The commands that made the weights, in their order, one a line."""
+    earlier = card.get("refined from")
+    return (commands(earlier) + "\n" if earlier else "") + card["command"]
+
+
 def card_text(card: dict) -> str:
     """Put the card into words, for people."""
     config, measured = card["config"], card["measured"]
@@ -238,7 +260,7 @@ back.
 ![Images, and below each its reconstruction](reconstructions.webp)
 
 ```
-{card["command"]}
+{commands(card)}
 ```
 
 - Network: {card["parameters"]:,} parameters, stored as fp16 with the mean and the \
