@@ -20,7 +20,7 @@ from ddpm_core.checking import (
     check_output,
     check_shape,
 )
-from ddpm_core.types import Images, PerSample
+from ddpm_core.types import FeatureMap, Images, PerSample
 from ddpm_core.vae import VAE, VAEConfig, kl_to_standard_normal
 from ddpm_core.weights import fit_weights, load_weights, read_config
 
@@ -43,9 +43,14 @@ def perceptual_distance(stages: Iterable[nn.Module], x: Images, y: Images) -> Pe
     total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for stage in stages:
         x, y = stage(x), stage(y)
-        off = nn.functional.normalize(x, dim=1) - nn.functional.normalize(y, dim=1)
-        total = total + off.square().sum(1).flatten(1).mean(1)
+        total = total + feature_distance(x, y)
     return total
+
+
+def feature_distance(x: FeatureMap, y: FeatureMap) -> PerSample:
+    """The mean over positions of |x / |x| - y / |y||^2, 0..4. Chapter 11."""
+    off = nn.functional.normalize(x, dim=1) - nn.functional.normalize(y, dim=1)
+    return off.square().sum(1).flatten(1).mean(1)
 
 
 def lpips_distance() -> Perceptual:

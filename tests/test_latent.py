@@ -176,7 +176,15 @@ def test_the_command_trains_measures_and_writes_a_card(tmp_path, capsys):
     said = (out / "README.md").read_text()
     assert "8x8 positions with 4 channels, 12 times fewer" in said
     assert load_latent(out).shape == (4, 8, 8)
-    with pytest.raises(Exception, match="choose classifier, lpips or none"):
+    again = tmp_path / "refined"
+    main(again, cars=64, passes=1, test=64, lr=1e-2, mirrored=0.5, refine=str(out))
+    before, after = load_latent(out), load_latent(again)
+    for name, tensor in before.state_dict().items():
+        kept = torch.equal(tensor, after.state_dict()[name])
+        assert kept != name.startswith("autoencoder.decoder"), name
+    commands = (again / "README.md").read_text().split("```")[1].split("python")[1:]
+    assert "--cars 64" in commands[0] and "--refine" in commands[1]
+    with pytest.raises(Exception, match="choose classifier, efficientnet, lpips or"):
         main(out, perceptual="vgg")
 
 

@@ -38,9 +38,11 @@ MAY_IMPORT = {  # the table of book/contributing.md
     "unet": {"attention", "compiling"},
     "levels": set(),
     "vae": {"levels"},
-    "latent": {"vae", "weights", "training", "datasets", "classifier", "metrics"},
+    "latent": {"vae", "weights", "training", "datasets", "classifier", "metrics"}
+    | {"evaluation"},
     "gan": {"levels"},
     "training": set(),
+    "muon": set(),
     "datasets": set(),
     "metrics": set(),
     "plots": {"datasets"},
@@ -51,13 +53,15 @@ MAY_IMPORT = {  # the table of book/contributing.md
     "models": MODELS | {"weights", "clip", "latent"},
     "classifier": {"datasets", "metrics", "weights"},
     "clip": {"classifier", "datasets", "training", "weights"},
-    "runs": RUNS,
+    "runs": RUNS | {"muon"},
     "evaluation": RUNS | {"runs", "metrics", "classifier"},
     "export": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "plots", "weights"},
     "trilemma": RUNS
     | {"levels", "vae", "gan", "weights", "metrics", "evaluation", "export"},
     "capstone": RUNS | {"runs", "evaluation", "cli"},
+    "cascade": RUNS | {"runs"},
+    "recipes": RUNS | {"runs", "evaluation", "capstone", "cascade"},
     "browser": {"models", "clip", "datasets", "cli"},
     "cli": RUNS
     | {"runs", "metrics", "classifier", "evaluation", "export", "exercises"},

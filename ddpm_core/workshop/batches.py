@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +18,10 @@ from ddpm_core.datasets.toy_cars import ATTRIBUTES, showing_any
 from ddpm_core.diffusion import draw_times
 from ddpm_core.latent import LatentScaler
 from ddpm_core.schedules import Schedule
+from ddpm_core.workshop.latents import cached, encoded
 from ddpm_core.workshop.presets import Preset
 
 STANFORD_CARS = "hub:tanganke/stanford_cars"
-ENCODED = 1024  # images that become latents at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,13 +203,12 @@ class Batches:
         return x0, x0.flip(-1)
 
     def _encoded(self) -> Tensor:
-        """The latents of all images, (1, n, c, h, w), or (2, ...) with the mirrored."""
-        parts = []
-        for i in range(0, len(self.split.images), ENCODED):
-            x = to_float(self.split.images[i : i + ENCODED]).to(self.device)
-            ways = [x, x.flip(-1)] if self.preset.flip else [x]
-            parts.append(torch.stack([self.latent.encode(way) for way in ways]))
-        return torch.cat(parts, dim=1)
+        """The latents of all images; those of photos are kept beside the photos."""
+        preset, images = self.preset, self.split.images
+        if preset.data == "toy-cars":
+            return encoded(images, self.latent, flip=preset.flip)
+        folder = Path(preset.data).parent / "latents"
+        return cached(folder, images, self.latent, flip=preset.flip)
 
     def _order(self, epoch: int) -> Tensor:
         """The rows of the images in the order of that epoch, on the device."""

@@ -187,6 +187,13 @@ def _autoencoder(card: dict) -> Words:
         f"- Latents before scaling, by channel: mean {measured['latent mean']}, "
         f"standard deviation\n  {measured['latent std']}.\n"
     )
+    if "floor" in measured:
+        text += (
+            f"- Fréchet distance of the reconstructions to their images, n = "
+            f"{measured['n']:,}, features of\n  {measured['features']}: "
+            f"{measured['frechet']}; to other images: {measured['rebuilt floor']},\n  "
+            f"where the images themselves have {measured['floor']}.\n"
+        )
     if "kept" in measured:
         kept = ", ".join(f"{k} {v:.1%}" for k, v in measured["kept"].items())
         text += (

@@ -52,6 +52,10 @@ COMMANDS = {
         "capstone:main",
         "Train a preset, or go on with its run; measure it, write results, pictures.",
     ),
+    "recipes": Command(
+        "recipes:main",
+        "Train rows of the table for equal minutes of a core, and measure them.",
+    ),
     "measure": Command(
         "tables:main", "Measure the contenders of a table on one device and write it."
     ),

@@ -23,6 +23,7 @@ from ddpm_core.unet import UNetConfig
 from ddpm_core.weights import read_card
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class Preset:
         "parts in which a process takes its share of a batch", 1, at_least=1,
         at_most=1_000_000,
     )  # fmt: skip
+    optimizer: str = option(
+        "adamw, or muon (without weight decay)", "adamw", choices=OPTIMIZERS
+    )
     lr: float = option("peak learning rate", 1e-3, above=0, at_most=10)
     lr_end: float = option("last rate, as a fraction of lr", 0.1, at_least=0, at_most=1)
     warmup: float = option("epochs of rising rate", 0.25, at_least=0)
@@ -185,6 +189,9 @@ SMALL_UNET = UNetConfig(
     channels=(48, 96), attention=(False, True), blocks=1, groups=8, dropout=0.0, patch=2
 )
 """1.3 million parameters, for 32x32 on a CPU: it works at 16x16 and 8x8 inside."""
+
+LATENTS = {"patch": 1, "image_channels": 4}
+"""What a network for latents of 4 channels has of its own."""
 
 CARS64 = PLAIN.replace(
     data="data/stanford-cars-64",
@@ -307,6 +314,20 @@ PRESETS = {
         epochs=60,
         lr_end=0.02,
         strips=(1, 3, 10, 30, 60),
+    ),
+    "cars-64": PLAIN.replace(
+        data="data/stanford-cars-64",
+        size=64,
+        latent="cars-64-autoencoder",
+        network=dataclasses.replace(SMALL_UNET, channels=(64, 128), **LATENTS),
+        held_out=2048,
+        flip=True,
+        min_snr=5.0,
+        epochs=300,
+        lr_end=0.02,
+        log_every=50,
+        checkpoint_every=500,
+        strips=(1, 5, 10, 100, 200, 300),
     ),
     "cars64-article": CARS64.replace(
         schedule="linear",

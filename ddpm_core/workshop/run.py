@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddpm_core import training
@@ -24,6 +24,7 @@ from ddpm_core.models import (
     load_encoder,
     step_generators,
 )
+from ddpm_core.muon import Muon
 from ddpm_core.schedules import Schedule
 from ddpm_core.workshop.batches import Batches, load_split
 from ddpm_core.workshop.folder import RunFolder, Stopped, read_log
@@ -141,12 +142,7 @@ class Run:
         if self.teacher:
             self.net.load_state_dict(self.teacher.net.state_dict())
         self.ema = training.EMA(self.net, preset.ema)
-        self.optimizer = torch.optim.AdamW(
-            self.net.parameters(),
-            lr=preset.lr,
-            weight_decay=preset.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = make_optimizer(self.net, preset)
         self.encoder = load_encoder(preset.model, device)
         prompts = self.split.captions
         self.conditions = self.encoder and self.encoder.encode(prompts)
@@ -414,6 +410,18 @@ def _with_stored_classes(preset: Preset, stored: Preset) -> Preset:
     if preset.labels and stored.labels and not preset.model.classes:
         return preset.with_classes(stored.model.classes)
     return preset
+
+
+def make_optimizer(net: nn.Module, preset: Preset) -> torch.optim.Optimizer:
+    """The optimiser that the preset names, for the weights of `net`."""
+    if preset.optimizer == "muon":
+        return Muon(net.parameters(), preset.lr)
+    return torch.optim.AdamW(
+        net.parameters(),
+        lr=preset.lr,
+        weight_decay=preset.weight_decay,
+        fused=next(net.parameters()).device.type in ("cpu", "cuda"),
+    )
 
 
 def mixed_precision(preset: Preset) -> str:

@@ -20,14 +20,21 @@ from ddpm_core.latent import (
     LatentScaler,
     Perceptual,
     autoencoder_loss,
+    load_latent,
     lpips_distance,
     perceptual_distance,
 )
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.vae import VAE, VAEConfig
-from ddpm_core.weights import command_line, hardware, save_weights
+from ddpm_core.weights import command_line, hardware, read_card, save_weights
 from ddpm_core.workshop.cards import FILES, card_text
+from ddpm_core.workshop.evaluation import imagenet_extractor
+from ddpm_core.workshop.side.adversarial import (
+    Critique,
+    FeatureCritic,
+    efficientnet_stages,
+)
 
 CONFIG = VAEConfig(channels=(64, 128), latent=4, spatial=True, blocks=1, patch=2)
 """A quarter of the side, 4 channels: 32x32 to 8x8, and 64x64 to 16x16."""
@@ -45,7 +52,18 @@ def classifier_distance() -> Perceptual:
     return distance
 
 
-PERCEPTUAL = {"classifier": classifier_distance, "lpips": lpips_distance}
+def efficientnet_distance(adversarial: float = 0.0, start: int = 0) -> Perceptual:
+    """The perceptual distance on EfficientNet-Lite1, and a critic on it. Chapter 11."""
+    stages = efficientnet_stages().to(memory_format=torch.channels_last)
+    critic = FeatureCritic().to(memory_format=torch.channels_last)
+    return Critique(stages, critic, weight=adversarial, start=start)
+
+
+PERCEPTUAL = {
+    "classifier": classifier_distance,
+    "efficientnet": efficientnet_distance,
+    "lpips": lpips_distance,
+}
 
 
 def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, object]:
@@ -74,6 +92,26 @@ def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, o
     return measured
 
 
+def photo_distances(latent: LatentScaler, images: Images) -> dict[str, object]:
+    """Frechet distances of reconstructed photos, on `imagenet_extractor`'s features.
+
+    To their images; and, of half of the images to the other half, as they are (`floor`)
+    and rebuilt (`rebuilt floor`), below which no samples in these latents can be
+    expected. Each of n = half of the images. Raises as `imagenet_extractor` does.
+    """
+    by, n = imagenet_extractor(), len(images) // 2
+    rebuilt = latent.decode(latent.encode(images))
+    real, other = by.features(images[: 2 * n]).split(n)
+    left, other_left = by.features(rebuilt[: 2 * n]).split(n)
+    return {
+        "features": by.name,
+        "n": n,
+        "frechet": round(metrics.frechet_distance(real, left), 2),
+        "floor": round(metrics.frechet_distance(real, other), 2),
+        "rebuilt floor": round(metrics.frechet_distance(real, other_left), 2),
+    }
+
+
 def main(
     out: Annotated[Path, typer.Option(help="folder to write weights and card to")],
     data: Annotated[
@@ -86,25 +124,52 @@ def main(
     lr: Annotated[float, typer.Option(help="peak learning rate")] = 1e-3,
     kl_weight: Annotated[float, typer.Option(help="weight of the KL")] = 3e-3,
     perceptual: Annotated[
-        str, typer.Option(help="classifier (toy cars), lpips (photos) or none")
+        str,
+        typer.Option(help="classifier (toy cars), efficientnet, lpips (photos), none"),
     ] = "classifier",
     perceptual_weight: Annotated[float, typer.Option(help="its weight")] = 0.1,
     seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
     test: Annotated[int, typer.Option(help="held-out images to measure on")] = 2_000,
+    adversarial: Annotated[
+        float,
+        typer.Option(help="pull of a critic, as a share of the perceptual distance's"),
+    ] = 0.0,
+    adversarial_start: Annotated[
+        int, typer.Option(help="steps before it begins")
+    ] = 500,
+    mirrored: Annotated[
+        float, typer.Option(help="share of the images that are mirrored, at random")
+    ] = 0.0,
+    refine: Annotated[
+        str,
+        typer.Option(help="weights to start from; their encoder stays as it is"),
+    ] = "",
 ) -> None:
     """Train a KL autoencoder, measure it, write its weights and card."""
     options = dict(locals())
     if perceptual not in (*PERCEPTUAL, "none"):
         raise typer.BadParameter(f"choose {', '.join(PERCEPTUAL)} or none")
+    if adversarial and perceptual != "efficientnet":
+        raise typer.BadParameter("a critic needs --perceptual efficientnet")
     with written_folder(out, names=FILES) as new:
         torch.manual_seed(seed)
         images, unseen = load_images(data, size, cars, test, seed)
-        net = VAE(replace(CONFIG, size=size))
+        latent = load_latent(refine) if refine else None
+        earlier = read_card(refine)["commands"] if refine else []
+        net = latent.autoencoder if refine else VAE(replace(CONFIG, size=size))
         net = net.to(memory_format=torch.channels_last)
-        distance = PERCEPTUAL[perceptual]() if perceptual in PERCEPTUAL else None
+        net.decoder.requires_grad_(True)
+        trained = [p for p in net.parameters() if p.requires_grad]
+        distance = None
+        if perceptual != "none":
+            critic = {"adversarial": adversarial, "start": adversarial_start}
+            distance = PERCEPTUAL[perceptual](**(critic if adversarial else {}))
         generator = torch.Generator().manual_seed(seed)
 
         def loss(net: VAE, x: Images):
+            if mirrored:
+                chosen = torch.rand(len(x), 1, 1, 1, generator=generator) < mirrored
+                x = torch.where(chosen, x.flip(-1), x)
             return autoencoder_loss(
                 net,
                 x.contiguous(memory_format=torch.channels_last),
@@ -121,7 +186,7 @@ def main(
             net,
             loss,
             ((to_float(images[rows.numpy()]),) for rows in order),
-            torch.optim.AdamW(net.parameters(), lr, weight_decay=0.0, fused=True),
+            torch.optim.AdamW(trained, lr, weight_decay=0.0, fused=True),
             lr=warmup_cosine(lr, warmup=200, total=steps, end=0.01),
         )
         bar = tqdm(training, total=steps, unit="step", mininterval=1)
@@ -129,14 +194,15 @@ def main(
             if done.step % 20 == 0:
                 bar.set_postfix(loss=f"{done.loss.item():.4f}")
         seconds = round(time.perf_counter() - start)
-        latent = LatentScaler(net.eval()).fit(to_float(images[:5000]))
+        latent = latent or LatentScaler(net).fit(to_float(images[:5000]))
+        latent.eval()
         latent.requires_grad_(False).half().float()  # from here on as it is stored
         card = {
             "name": out.name,
             "kind": "autoencoder",
             "config": net.config.to_dict(),
             "parameters": sum(p.numel() for p in net.parameters()),
-            "commands": [command_line("train-autoencoder", options)],
+            "commands": [*earlier, command_line("train-autoencoder", options)],
             "seed": seed,
             "data": data,
             "images": len(images),
@@ -145,6 +211,8 @@ def main(
             "seconds": seconds,
             "measured": measure(latent, unseen, data == "toy-cars"),
         }
+        if perceptual == "efficientnet":
+            card["measured"] |= photo_distances(latent, unseen)
         save_weights(new, latent.state_dict(), card)
         first, half = unseen[:SHOWN], SHOWN // 2
         left = latent.decode(latent.encode(first))

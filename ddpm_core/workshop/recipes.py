@@ -1,0 +1,258 @@
+"""Which recipe makes the best 64x64 photos in some minutes of a CPU core? Chapter 14.
+
+    ddpm recipes --minutes 10 --out data/results/cars-64-recipes
+
+Each row trains for as many steps as fit into the minutes of processor time, whatever
+else the machine does, and its samples are measured on held-out photos. A row that is
+done is not repeated: the command goes on where it was stopped. `--only train` and
+`--only measure` do half of it.
+"""
+
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from itertools import islice, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import torch
+import typer
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddpm_core.datasets.images import save_grid
+from ddpm_core.options import one_of
+from ddpm_core.types import Features, Images
+from ddpm_core.workshop import evaluation
+from ddpm_core.workshop.capstone import Judge, commit, drawn
+from ddpm_core.workshop.cascade import UpsamplerRun, draw_cascade
+from ddpm_core.workshop.folder import RunFolder
+from ddpm_core.workshop.presets import Preset, preset
+from ddpm_core.workshop.run import Run
+
+SHOWN = 32  # samples in a row's picture
+SECONDS = 20.0  # of processor time in which the speed is measured
+WARMUP = 4  # steps before
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of the table: what it changes of the preset `cars-64`, and its kind."""
+
+    says: str
+    changes: dict[str, object] = field(default_factory=dict)
+    cascade: bool = False
+
+    def preset(self, seed: int, **more: object) -> Preset:
+        """All that its run is made of."""
+        return preset("cars-64").replace(
+            **{"epochs": 10_000, "strips": (), "checkpoint_every": 10_000}
+            | {"log_every": 20, "seed": seed}
+            | self.changes
+            | more
+        )
+
+
+PIXELS = {"latent": "", "image_channels": 3, "target": "x0"}
+
+RECIPES = {
+    "latents": Recipe("diffusion in 16x16x4 latents: the preset cars-64"),
+    "latents-patch-2": Recipe(
+        "the same with 2x2 positions of the latents as one",
+        {"patch": 2, "channels": (80, 160), "attention": (True, True)},
+    ),
+    "pixels-patch-2": Recipe(
+        "pixels, 2x2 of them one position, predicting x0",
+        PIXELS
+        | {"patch": 2, "channels": (48, 96, 128), "attention": (False, False, True)},
+    ),
+    "pixels-patch-4": Recipe(
+        "pixels, 4x4 of them one position, predicting x0",
+        PIXELS | {"patch": 4, "channels": (96, 160)},
+    ),
+    "cascade": Recipe(
+        "photos-32, then a network that enlarges to 64x64, predicting x0",
+        PIXELS | {"image_channels": 6, "patch": 4, "channels": (96, 160)},
+        cascade=True,
+    ),
+}
+"""The rows there are, by name."""
+
+
+def open_run(folder: Path, recipe: Recipe, chosen: Preset) -> Run:
+    """The run of a row in its folder, at its beginning or its end."""
+    kind = UpsamplerRun if recipe.cascade else Run
+    begun = (folder / "config.json").exists()
+    return (kind.resume if begun else kind.begin)(folder, chosen)
+
+
+def seconds_a_step(recipe: Recipe, chosen: Preset) -> float:
+    """Measure the processor time of a step, on a run that is thrown away."""
+    with (
+        TemporaryDirectory() as folder,
+        open_run(Path(folder) / "run", recipe, chosen) as run,
+    ):
+        steps = run.take_steps()
+        for _ in islice(steps, WARMUP):
+            pass
+        start, taken = time.process_time(), 0
+        while time.process_time() - start < SECONDS:
+            next(steps)
+            taken += 1
+        return (time.process_time() - start) / taken
+
+
+def train(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> None:
+    """Train a row for the minutes; its folder then holds `row.json`."""
+    done = folder / "row.json"
+    if done.exists():
+        return
+    each = seconds_a_step(recipe, chosen)
+    with open_run(folder, recipe, chosen) as run:
+        found = train_row(run, chosen, minutes, each)
+    done.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def train_row(run: Run, chosen: Preset, minutes: float, each: float) -> dict:
+    """Train for as many steps of `each` seconds as fit; say what it took."""
+    run.steps = max(1, round(60 * minutes / each))
+    start = time.process_time()
+    for row in run.rows():
+        print(
+            f"{run.folder.name}: step {row['step']}/{run.steps}, loss {row['loss']:.4f}"
+        )
+    spent = time.process_time() - start
+    return {
+        "parameters": sum(p.numel() for p in run.net.parameters()),
+        "MFLOP an image and step": round(3 * forward_flop(run) / 1e6),
+        "steps": run.steps,
+        "images seen": run.steps * chosen.batch,
+        "core minutes": round(spent / 60, 2),
+        "images a core second": round(run.steps * chosen.batch / spent, 1),
+        "held-out loss": round(run.held_out(), 5),
+        "hardware": run.hardware(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "commit": commit(),
+    }
+
+
+def forward_flop(run: Run) -> int:
+    """Count the FLOP of one image's way through a row's network."""
+    x0, _ = run.batches.clean(run.split.train[:1])
+    x = x0.new_zeros(1, run.preset.model.network.image_channels, *x0.shape[-2:])
+    with FlopCounterMode(display=False) as counter:
+        run.ema.net(x, torch.ones(1, dtype=torch.int64))
+    return counter.get_total_flops()
+
+
+def samples_of(run: Run, recipe: Recipe, n: int, calls: int, t_end: int) -> Images:
+    """n samples of a row in that many network calls, of one noise for all rows."""
+    if recipe.cascade:
+        return draw_cascade(run.model, n, calls=calls)
+    return drawn(
+        run.model, run.preset.data, n, sampler="ddim", calls=calls, t_end=t_end
+    )
+
+
+@cache
+def judge(data: str, held_out: int, seed: int, n: int) -> Judge:
+    """What rows of that seed are measured on; the real photos' features once."""
+    photos = {"data": data, "held_out": held_out, "seed": seed, "batch": 1}
+    chosen = preset("cars-64").replace(**photos)
+    real, more_real = evaluation.real_images(data, chosen, n, seed + 1)
+    by = evaluation.imagenet_extractor()
+    known = {id(x): by.features(x) for x in (real, more_real)}
+
+    def features(x: Images) -> Features:
+        return known[id(x)] if x is real or x is more_real else by.features(x)
+
+    return Judge(evaluation.Extractor(by.name, features), real, more_real, data)
+
+
+def measured(
+    name: str, folder: Path, out: Path, walk: dict[str, int], n: int
+) -> Iterator[dict]:
+    """Measure a row that is trained, unless it was; write and yield what is found.
+
+    `walk`: calls and t_end.
+    """
+    recipe, minutes = RECIPES[name], float(folder.name.split("-")[-2])
+    chosen = RunFolder(folder).preset()
+    key = {"row": name, "minutes": minutes, "seed": chosen.seed, "n": n} | walk
+    rows = read(out)
+    if any(key.items() <= row.items() for row in rows):
+        return
+    by = judge(chosen.data, chosen.held_out, chosen.seed, n)
+    with open_run(folder, recipe, chosen) as run:
+        samples = samples_of(run, recipe, n, **walk)
+    scores = asdict(evaluation.score(by.measure, samples, by.real, by.more_real))
+    scores = {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
+    found = key | {"says": recipe.says, "changes": recipe.changes} | scores
+    found |= json.loads((folder / "row.json").read_text())
+    found["command"] = shlex.join(["ddpm", *sys.argv[1:]])
+    write(out, [*read(out), found])
+    picture = f"{folder.name}-{walk['calls']}-{walk['t_end']}.webp"
+    save_grid(out / picture, samples[:SHOWN], ncols=8)
+    yield found
+
+
+def read(out: Path) -> list[dict]:
+    """The rows that were measured."""
+    path = out / "results.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def write(out: Path, rows: list[dict]) -> None:
+    """Write the table, whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / "results.partial"
+    partial.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    partial.replace(out / "results.json")
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers with commas between."""
+    return [int(part) for part in text.split(",")]
+
+
+def main(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="rows; all of them if none is given")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder to write the table to")] = Path(
+        "data/results/cars-64-recipes"
+    ),
+    runs: Annotated[Path, typer.Option(help="folder of the runs")] = Path(
+        "data/runs/recipes"
+    ),
+    minutes: Annotated[float, typer.Option(help="processor time of a row")] = 10.0,
+    seeds: Annotated[str, typer.Option(help="seeds of each row")] = "0",
+    n: Annotated[int, typer.Option(help="samples, and held-out photos")] = 1024,
+    calls: Annotated[int, typer.Option(help="network calls a sample")] = 20,
+    t_ends: Annotated[
+        str, typer.Option(help="times from which the last call is; each is measured")
+    ] = "0",
+    data: Annotated[
+        str, typer.Option(help="folder of the photos, if not the preset's")
+    ] = "",
+    only: Annotated[str, typer.Option(help="train or measure, if not both")] = "",
+) -> None:
+    """Train rows of the table for equal minutes of a core, and measure them."""
+    for name in names or ():
+        one_of("recipe", name, RECIPES)
+    more = {"data": data} if data else {}
+    for seed, name in product(numbers(seeds), names or RECIPES):
+        recipe, folder = RECIPES[name], runs / f"{name}-{minutes:g}-{seed}"
+        chosen = recipe.preset(seed, **more)
+        if only != "measure":
+            train(recipe, chosen, folder, minutes)
+        if only != "train":
+            for t_end in numbers(t_ends):
+                walk = {"calls": calls, "t_end": t_end}
+                for row in measured(name, folder, out, walk, n):
+                    print(row, flush=True)

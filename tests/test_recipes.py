@@ -1,0 +1,75 @@
+"""The table of recipes, at a size that takes seconds. Chapter 14."""
+
+import json
+
+import pytest
+import torch
+
+from ddpm_core.datasets import draw_toy_cars, write_packed
+from ddpm_core.workshop import recipes
+from ddpm_core.workshop.evaluation import Extractor
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Twelve steps of tiny networks on a few drawn cars, measured on their colours."""
+    monkeypatch.setattr(recipes, "SECONDS", 0.01)
+    monkeypatch.setattr(recipes, "WARMUP", 1)
+    colours = Extractor("colours", lambda x: x.mean((2, 3)))
+    monkeypatch.setattr(recipes.evaluation, "imagenet_extractor", lambda: colours)
+    tiny = {"channels": (8, 16), "groups": 4, "held_out": 40, "batch": 8}
+    monkeypatch.setattr(
+        recipes,
+        "RECIPES",
+        {
+            "pixels": recipes.Recipe("pixels", recipes.PIXELS | tiny | {"patch": 4}),
+            "cascade": recipes.Recipe(
+                "cascade",
+                recipes.PIXELS | tiny | {"patch": 4, "image_channels": 6},
+                cascade=True,
+            ),
+        },
+    )
+    write_packed(tmp_path / "photos", draw_toy_cars(90, size=64).images)
+    recipes.judge.cache_clear()
+    return {
+        "data": str(tmp_path / "photos"),
+        "out": tmp_path / "out",
+        "runs": tmp_path / "runs",
+        "minutes": 0.01,
+        "n": 32,
+        "calls": 2,
+    }
+
+
+def test_rows_are_trained_measured_and_not_repeated(small, capsys):
+    recipes.main(["pixels", "cascade"], **small, t_ends="0")
+    rows = recipes.read(small["out"])
+    assert [row["row"] for row in rows] == ["pixels", "cascade"]
+    for row in rows:
+        assert row["frechet"] > 0 and row["images seen"] == 8 * row["steps"]
+        assert row["core minutes"] < 0.5
+        assert row["command"].startswith("ddpm ")
+    assert rows[1]["parameters"] > rows[0]["parameters"]  # 6 channels in and out
+    assert len(list(small["out"].glob("*.webp"))) == 2
+    text = (small["out"] / "results.json").read_text()
+    recipes.main(["pixels", "cascade"], **small, t_ends="0")
+    assert (small["out"] / "results.json").read_text() == text
+    recipes.main(["pixels"], **small, t_ends="0,200", only="measure")
+    rows = recipes.read(small["out"])
+    assert [(r["row"], r["t_end"]) for r in rows[2:]] == [("pixels", 200)]
+    assert rows[2]["steps"] == rows[0]["steps"]  # the same run, sampled otherwise
+
+
+def test_an_unknown_row_is_refused(small):
+    with pytest.raises(ValueError, match="unknown recipe 'pixel'; there is: pixels"):
+        recipes.main(["pixel"], **small)
+
+
+def test_every_row_is_a_preset_that_can_be():
+    for name, recipe in recipes.RECIPES.items():
+        chosen = recipe.preset(3)
+        assert chosen.seed == 3 and json.dumps(chosen.to_dict()), name
+        channels = 3 if recipe.cascade else chosen.model.network.image_channels
+        assert channels in (3, 4)
+    torch.manual_seed(0)
