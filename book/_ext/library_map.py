@@ -1,0 +1,153 @@
+"""The map of `ddpm_core`: its rooms, what each module holds and may import.
+
+This one table is the page 'How the book is made' and the test of the rule: the
+directive `library-map` prints it, and tests/test_project.py compares it with the
+imports.
+"""
+
+from typing import NamedTuple
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+
+class Module(NamedTuple):
+    """A module or a room: what it holds, and what it may import of the library."""
+
+    name: str
+    holds: str
+    imports: str = ""
+
+
+OPEN = {"types", "checking", "options"}
+"""What every module may import."""
+
+CORE = {
+    "The process": [
+        Module("schedules", "how much signal is left at each timestep: one tensor"),
+        Module(
+            "diffusion",
+            "noising, the targets, the loss, a denoiser from a network",
+            "schedules",
+        ),
+        Module(
+            "samplers",
+            "from noise to data: steps, spacings, one table of names",
+            "schedules",
+        ),
+    ],
+    "Networks": [
+        Module("compiling", "compiling for a GPU; group normalisation that compiles"),
+        Module("attention", "positions attend to each other and to words", "compiling"),
+        Module("unet", "the U-Net and its configuration", "attention compiling"),
+        Module("dit", "a diffusion transformer, used like it", "attention unet"),
+    ],
+    "What steers them": [
+        Module("conditioning", "guidance, clipping, classes, dropping a condition"),
+        Module("tokens", "captions as numbers"),
+        Module(
+            "clip",
+            "images and captions in one space; encodes prompts",
+            "classifier tokens weights",
+        ),
+        Module("published_clip", "a published CLIP's text tower in its place"),
+        Module("latent", "a small space to diffuse in, and back", "vae weights"),
+        Module("classifier", "reads the attributes of a toy car", "datasets weights"),
+    ],
+    "Further views": [
+        Module("score", "the score, Langevin's step, the equations", "schedules"),
+        Module("mixtures", "data whose best denoiser is a formula", "schedules"),
+        Module(
+            "editing",
+            "inpainting and inversion, around a sampler's step",
+            "schedules diffusion samplers",
+        ),
+        Module(
+            "distillation",
+            "pairs of image and noise that a teacher makes",
+            "schedules diffusion samplers",
+        ),
+    ],
+    "Neighbours, judges, the loop": [
+        Module("levels", "what the networks of `vae` and `gan` have in common"),
+        Module("vae", "the variational autoencoder", "levels"),
+        Module("gan", "the adversarial game, a generator and its critic", "levels"),
+        Module("metrics", "distances, precision, recall, coverage, texture"),
+        Module("training", "the loop, averaged weights, checkpoints"),
+        Module("muon", "an optimiser that orthogonalises its steps"),
+    ],
+    "A trained model": [
+        Module(
+            "config",
+            "what a model is: images, process, network; saved as JSON",
+            "schedules diffusion unet dit",
+        ),
+        Module("weights", "trained weights on disk, with their card", "datasets"),
+        Module(
+            "models",
+            "trained models, and how to sample from them",
+            "config weights schedules diffusion samplers conditioning compiling clip "
+            "published_clip latent",
+        ),
+    ],
+    "For the chapters": [
+        Module("plots", "grids, strips, curves", "datasets"),
+        Module("widgets", "figures with sliders", "plots datasets diffusion schedules"),
+    ],
+    "In every module": [
+        Module("types", "names for the shapes of tensors"),
+        Module("checking", "checks of what public functions take"),
+        Module("options", "fields of configurations: help, range, JSON", "checking"),
+    ],
+}
+"""The core, one idea a module. It never imports the workshop."""
+
+ROOMS = [
+    Module("datasets", "toy cars; packed images; how results are written"),
+    Module("datasets.photos", "photos from folders, zips, parquet files and the hub"),
+    Module(
+        "workshop",
+        "all that has a folder, a command line, a card or a table: presets, runs, "
+        "evaluation, cards, tables, side trainings, exercises, commands",
+        "the core, `datasets`",
+    ),
+    Module("cli", "the entry points: `ddpm`, `python -m ddpm_core`", "`workshop.cli`"),
+]
+"""What lies one door further."""
+
+
+def allowed() -> dict[str, set[str]]:
+    """What each module of the core may import of the library, by name."""
+    modules = [module for part in CORE.values() for module in part]
+    return {m.name: (set(m.imports.split()) | OPEN) - {m.name} for m in modules}
+
+
+def rows() -> list[str]:
+    """The table as Markdown."""
+    lines = ["| module | what it holds | what it may import |", "| --- | --- | --- |"]
+    for part, modules in CORE.items():
+        lines.append(f"| **{part}** | | |")
+        for m in modules:
+            names = ", ".join(f"`{name}`" for name in m.imports.split())
+            lines.append(f"| `{m.name}` | {m.holds} | {names} |")
+    lines.append("| **One door further** | | |")
+    lines += [f"| `{m.name}/` | {m.holds} | {m.imports} |" for m in ROOMS[:-1]]
+    lines += [f"| `{m.name}` | {m.holds} | {m.imports} |" for m in ROOMS[-1:]]
+    return lines
+
+
+class LibraryMap(SphinxDirective):
+    """`{library-map}`: the table of modules."""
+
+    def run(self) -> list[nodes.Node]:
+        section = nodes.section()
+        section.document = self.state.document
+        self.state.nested_parse(StringList(rows(), "library map"), 0, section)
+        return section.children
+
+
+def setup(app) -> dict:
+    """Register the directive with Sphinx."""
+    app.add_directive("library-map", LibraryMap)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
