@@ -48,7 +48,7 @@ capstone: $(READY) ## chapter 14's runs, for a GPU (PHOTOS=... where they are, O
 	test -e data/stanford-cars-64 || \
 		$(BIN)/ddpm prepare $(PHOTOS) --out data/stanford-cars-64 --size 64
 	for preset in cars64-article cars64; do \
-		$(BIN)/python -m ddpm_core.capstone $$preset --run data/runs/$$preset \
+		$(BIN)/ddpm capstone $$preset --run data/runs/$$preset \
 			--out data/results/$$preset $(OPTIONS) || exit 1; \
 	done
 
