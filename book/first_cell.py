@@ -33,15 +33,17 @@ REPOSITORY = "ADDRESS"
 
 
 def run(what, *command):
-    quiet = {"env": os.environ | {"GIT_TERMINAL_PROMPT": "0"}, "capture_output": True}
+    sorry = f"The book is not installed: {what} failed: "
+    env = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
+    quiet = {"env": env, "capture_output": True, "text": True}
     try:
-        done = subprocess.run(command, text=True, errors="replace", **quiet)
+        done = subprocess.run(command, errors="replace", **quiet)
     except OSError as error:
-        raise SystemExit(f"The book is not installed: {what} failed: {error}") from None
+        raise SystemExit(f"{sorry}{error}") from None
     if done.returncode:
         lines = done.stderr.splitlines() + [f"code {done.returncode}"]
-        said = [s for s in lines if s.startswith(("fatal", "error", "ERROR", "code"))]
-        raise SystemExit(f"The book is not installed: {what} failed: {said[0]}")
+        telling = ("fatal", "error", "ERROR", "code")
+        raise SystemExit(sorry + next(s for s in lines if s.startswith(telling)))
 
 
 if not find_spec("ddpm_core"):
