@@ -1,8 +1,19 @@
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import unicodedata
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from photo_samples import save_photo, save_photos, zip_folder
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+from ddpm_core.datasets import photos, sources
 from ddpm_core.datasets.packed import UNLABELLED, PackedImages, read_meta
 from ddpm_core.datasets.photos.prepare import centre_crop, prepare, squash
 
@@ -258,3 +269,282 @@ def test_the_source_itself_is_not_overwritten(tmp_path, mixed):
 def test_too_small_a_size_is_refused(tmp_path, mixed):
     with pytest.raises(ValueError, match="at least 8 pixels, got 4"):
         pack(mixed, tmp_path / "out", size=4)
+
+
+def zip_of(path, *entries):
+    """Write a zip of (name or ZipInfo, data) pairs, names as they are."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries:
+            info = name
+            if not isinstance(name, zipfile.ZipInfo):
+                info = zipfile.ZipInfo("x")
+                info.filename = name
+            archive.writestr(info, data)
+    return path
+
+
+@pytest.fixture
+def jpeg(tmp_path):
+    save_photo(tmp_path / "one" / "1.jpg")
+    return (tmp_path / "one" / "1.jpg").read_bytes()
+
+
+def test_a_zip_with_backslashes_is_read_as_one_with_slashes(tmp_path, jpeg):
+    names = [rf"cars\{s}\{c}\1.jpg" for s in ["train", "test"] for c in ["Audi", "BMW"]]
+    shadows = [r"__MACOSX\cars\train\Audi\._1.jpg", "cars\\"]
+    entries = [(name, jpeg) for name in names + shadows]
+    report, packed = pack(zip_of(tmp_path / "a.zip", *entries), tmp_path / "out")
+    assert (report.splits, report.classes) == ({"train": 2, "test": 2}, ("Audi", "BMW"))
+    assert packed.labels.tolist() == [0, 1, 0, 1]
+    assert report.skipped == ()
+
+
+def test_what_a_zip_may_not_hold_is_named(tmp_path, jpeg, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_BYTES", len(jpeg))
+    link, lzma = zipfile.ZipInfo("a/link.jpg"), zipfile.ZipInfo("a/rare.jpg")
+    link.external_attr, lzma.compress_type = 0o120777 << 16, zipfile.ZIP_LZMA
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path = zip_of(
+            tmp_path / "a.zip",
+            ("./a/good.jpg", jpeg),
+            ("/b/good.jpg", jpeg),
+            ("b/good.jpg", jpeg),
+            ("x", jpeg),
+            ("x", jpeg),
+            ("../../up.jpg", jpeg),
+            (link, "/etc/passwd"),
+            (lzma, jpeg),
+            ("b/bomb.png", bytes(len(jpeg) + 1)),
+            ("b/secret.jpg", jpeg),
+            ("inner.zip", b"PK"),
+        )
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"b/secret.jpg") - 46 + 8] |= 1  # the flag of encryption
+    path.write_bytes(data)
+    report, _ = pack(path, tmp_path / "out")
+    assert dict(report.skipped) == {
+        "b/good.jpg": "a later entry has the same name",
+        "x": "a later entry has the same name",
+        "../../up.jpg": "a name that leads out of the zip",
+        "a/link.jpg": "a link or a device, not a regular file",
+        "a/rare.jpg": "compressed in a rare way: unpack the zip",
+        "b/bomb.png": "larger than a photo: 0 MiB, and 0 MiB are read at the most",
+        "b/secret.jpg": "encrypted: unpack the zip with its password",
+    }
+    assert report.n == 2
+    assert report.notes == ("not looked at: 1 .zip (unpack them), 1 without ending",)
+
+
+def test_names_in_a_zip_are_utf8_whatever_they_claim(tmp_path, jpeg):
+    entries = [("XXXXXX/1.jpg", jpeg), ("Citroën/2.jpg", jpeg), ("Łada/3.jpg", jpeg)]
+    path = zip_of(tmp_path / "a.zip", *entries)
+    data = path.read_bytes().replace(b"XXXXXX", "Škoda".encode())  # without the flag
+    path.write_bytes(data.replace("Citroën".encode(), b"Citro\xeb\xebn"))  # with it
+    report, _ = pack(path, tmp_path / "out")
+    assert report.classes == ("Citroδδn", "Škoda", "Łada")
+    assert (report.n, report.skipped) == (3, ())
+
+
+def test_special_files_are_named_and_each_file_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_BYTES", 2**20)
+    root = tmp_path / "p"
+    save_photos(root, "a/1.jpg", "b/2.jpg")
+    save_photo(tmp_path / "private.jpg")
+    links = {
+        "a/up": "..",
+        "b/loop": ".",
+        "a/self": "self",
+        "a/gone.jpg": "nothing.jpg",
+        "a/zero.jpg": "/dev/zero",
+        "a/leak.jpg": "../../private.jpg",
+        "a/again.jpg": "1.jpg",
+        "a/b": "../b",
+    }
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    os.link(root / "b" / "2.jpg", root / "b" / "hard.jpg")
+    os.mkfifo(root / "a" / "pipe.jpg")
+    with open(root / "b" / "large.jpg", "wb") as file:
+        file.truncate(2**40)
+    report, packed = pack(root, tmp_path / "out")
+    again, outside = "another name of", "a link that leads out of the source"
+    expected = {
+        "a/up": again,
+        "b/loop": again,
+        "a/self": "cannot be read: Too many levels of symbolic links",
+        "a/gone.jpg": "cannot be read: No such file",
+        "a/zero.jpg": outside,
+        "a/leak.jpg": outside,
+        "a/again.jpg": again,
+        "a/b": again,
+        "a/pipe.jpg": "neither a regular file nor a folder",
+        "b/large.jpg": "larger than a photo: 1,048,576 MiB",
+    }
+    reasons = dict(report.skipped)
+    one_of_two = reasons.keys() & {"b/2.jpg", "b/hard.jpg"}
+    assert len(one_of_two) == 1
+    assert reasons.keys() - one_of_two == expected.keys()
+    assert all(reasons[name].startswith(why) for name, why in expected.items())
+    assert packed.labels.tolist() == [0, 1]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    save_photos(tmp_path / "p", "a/1.jpg", "b/2.jpg")
+    listdir = os.listdir
+
+    def refuse_b(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse_b)
+    report, _ = pack(tmp_path / "p", tmp_path / "out")
+    assert report.skipped == (("b", "cannot be read: Permission denied"),)
+
+
+def test_names_that_are_not_utf8_or_move_the_cursor_are_escaped(tmp_path):
+    folder = os.fsencode(tmp_path / "p")
+    save_photos(tmp_path / "p", "BMW/1.jpg")
+    os.makedirs(folder + b"/Citro\xebn")
+    for name in [b"/Citro\xebn/2.jpg", b"/Citro\xebn/\x1b[31m\xe2\x80\xae.jpg"]:
+        shutil.copy(folder + b"/BMW/1.jpg", folder + name)
+    (tmp_path / "p" / "BMW" / "\r\x07.jpg").write_text("no photo")
+    report, packed = pack(tmp_path / "p", tmp_path / "out")
+    assert packed.classes == ("BMW", r"Citro\xebn")
+    assert report.skipped == ((r"BMW/\x0d\x07.jpg", "not an image"),)
+    assert report.n == 3
+
+
+def test_one_class_in_two_unicode_forms_is_one_class(tmp_path):
+    for form, split in [("NFC", "train"), ("NFD", "test")]:
+        name = unicodedata.normalize(form, "Škoda")
+        save_photos(tmp_path / "p", f"{split}/{name}/{form}.jpg", f"{split}/bmw/1.jpg")
+    report, packed = pack(tmp_path / "p", tmp_path / "out")
+    assert report.classes == ("bmw", "Škoda")
+    assert packed.labels.tolist() == [1, 0, 1, 0]
+
+
+def test_classes_that_differ_in_case_alone_are_noted(tmp_path):
+    save_photos(tmp_path / "p", "BMW/1.jpg", "bmw/2.jpg", "Audi/3.jpg")
+    report, _ = pack(tmp_path / "p", tmp_path / "out")
+    assert report.notes == ("classes of nearly the same name: BMW, bmw",)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
+        (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC, convert it to JPEG"),
+        (b"<!DOCTYPE html><p>not found", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    ],
+)
+def test_only_the_announced_formats_are_opened(tmp_path, data, reason, monkeypatch):
+    def refuse(*arguments, **options):
+        pytest.fail("Ghostscript was called")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", refuse)
+    save_photo(tmp_path / "p" / "good.jpg")
+    (tmp_path / "p" / "bad.jpg").write_bytes(data)
+    report, _ = pack(tmp_path / "p", tmp_path / "out")
+    ((name, said),) = report.skipped
+    assert name == "bad.jpg"
+    assert said.startswith(f"not an image: {reason}")
+
+
+def test_too_many_pixels_are_not_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(photos, "MAX_PIXELS", 40 * 30)
+    monkeypatch.setattr(photos, "LARGE", 1)
+    save_photo(tmp_path / "p" / "a.png", 0, (41, 30))
+    save_photo(tmp_path / "p" / "b.png", 1, (40, 30))
+    save_photo(tmp_path / "p" / "c.jpg", 2, (160, 120))  # decoded at a quarter
+    report, packed = pack(tmp_path / "p", tmp_path / "out")
+    ((name, reason),) = report.skipped
+    assert (name, reason[:16], len(packed)) == ("a.png", "too large: 41x30", 2)
+
+
+@pytest.mark.parametrize("name", ["grey.pgm", "big_endian.tif", "transparent.png"])
+def test_unusual_greys_are_scaled_and_not_clipped(tmp_path, name):
+    grey = np.full((32, 32), 100 * 257, ">u2")
+    (tmp_path / "p").mkdir()
+    path = tmp_path / "p" / name
+    if name == "grey.pgm":
+        path.write_bytes(b"P5 32 32 65535\n" + grey.tobytes())
+    elif name == "transparent.png":
+        Image.fromarray(grey.astype(np.uint16)).save(path, transparency=5)
+    else:
+        fields = [(256, 3, 32), (257, 3, 32), (258, 3, 16), (259, 3, 1), (262, 3, 1)]
+        fields += [(273, 4, 110), (278, 3, 32), (279, 4, 2048)]
+        data = struct.pack(">2sHIH", b"MM", 42, 8, len(fields))
+        for tag, kind, value in fields:
+            layout = ">HHIHH" if kind == 3 else ">HHII"
+            values = (value, 0) if kind == 3 else (value,)
+            data += struct.pack(layout, tag, kind, 1, *values)
+        path.write_bytes(data + bytes(4) + grey.tobytes())
+    _, packed = pack(tmp_path / "p", tmp_path / "out")
+    assert_colour(packed.images, (100, 100, 100))
+
+
+def test_integers_of_unknown_range_are_left_out(tmp_path):
+    save_photo(tmp_path / "p" / "good.jpg")
+    levels = np.full((32, 32), 70_000, np.int32)
+    Image.fromarray(levels).save(tmp_path / "p" / "deep.tif")
+    report, _ = pack(tmp_path / "p", tmp_path / "out")
+    assert "integers of unknown range: 70000..70000" in dict(report.skipped)["deep.tif"]
+
+
+def test_a_photo_that_vanishes_is_named(tmp_path):
+    save_photos(tmp_path / "p", "1.png", "2.png")
+
+    def remove_other(image, size):
+        (tmp_path / "p" / "2.png").unlink(missing_ok=True)
+        return squash(image, size)
+
+    report, _ = pack(tmp_path / "p", tmp_path / "out", fit=remove_other, workers=1)
+    assert report.n + len(report.skipped) == 2
+    assert set(report.skipped) <= {("2.png", "No such file or directory")}
+
+
+KILLED = """
+import os, sys
+from ddpm_core.datasets.photos import prepare
+from ddpm_core.datasets.photos import squash
+
+n = iter(range(99))
+
+def counted(image, size):
+    if next(n) == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    return squash(image, size)
+
+prepare(sys.argv[1], sys.argv[2], size=16, fit=counted, workers=1, progress=False)
+"""
+
+
+@pytest.mark.parametrize("at", [0, 5])
+def test_a_killed_prepare_leaves_the_old_folder_and_is_cleared_up(tmp_path, at):
+    save_photos(tmp_path / "a", *(f"{i}.png" for i in range(3)))
+    save_photos(tmp_path / "b", *(f"{i}.png" for i in range(8)))
+    _, old = pack(tmp_path / "a", tmp_path / "caches" / "out")
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        tmp_path / "b",
+        tmp_path / "caches" / "out",
+    ]
+    killed = subprocess.run([*command, str(at)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert PackedImages.open(tmp_path / "caches" / "out").sha256 == old.sha256
+    assert pack(tmp_path / "b", tmp_path / "caches" / "out")[0].n == 8
+    assert [path.name for path in (tmp_path / "caches").iterdir()] == ["out"]
+
+
+def test_a_second_prepare_into_the_same_folder_is_refused(tmp_path, mixed):
+    def meanwhile(image, size):
+        with pytest.raises(BlockingIOError, match="another process is writing"):
+            pack(mixed, tmp_path / "out")
+        return squash(image, size)
+
+    report, packed = pack(mixed, tmp_path / "out", fit=meanwhile, workers=1)
+    assert report.n == len(packed) == 4

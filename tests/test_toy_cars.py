@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from colorsys import rgb_to_hsv
 from itertools import combinations
 
@@ -310,3 +312,27 @@ def test_cars_that_show_a_combination_are_found_and_made():
         ValueError, match="no toy car is 'pink', in 'pink.van'; there is:"
     ):
         showing_any(mixed, ["pink+van"])
+
+
+PARENT = """
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from ddpm_core.datasets.toy_cars import _end_with_parent
+
+with ProcessPoolExecutor(2, get_context("fork"), _end_with_parent) as pool:
+    jobs = [pool.submit(time.sleep, 600) for _ in range(2)]
+    print(*pool._processes, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_that_draw_end_when_their_parent_is_killed():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    parent.kill()
+    # They hold the other end of this pipe: it ends when the last of them has ended.
+    assert parent.stdout.read() == b""
+    parent.wait()

@@ -12,6 +12,7 @@ import unicodedata
 import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -212,38 +213,31 @@ def _read_entry(
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return the name with slashes, and as UTF-8 where it is that without saying so."""
+    """Return the name with slashes; UTF-8 where it can be that, else as DOS wrote it."""
     name = info.filename
-    try:
-        if not info.flag_bits & UTF_8:
-            name = name.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        pass  # it is of an old code page indeed
+    with suppress(UnicodeError):
+        name = name.encode("cp437").decode("utf-8")
     return name.replace("\\", "/")
 
 
-UTF_8 = 0x800  # the flag of an entry whose name is UTF-8
-
-
 class _LenientFile(io.BufferedReader):
-    """A zip in which names that wrongly claim to be UTF-8 make no claim.
+    """A zip in which no name claims to be UTF-8, and none is therefore decoded as such.
 
-    (zipfile gives up the whole archive for one of them.)
+    (For one that is not, zipfile would give up the whole archive.)
     """
 
     def read(self, size: int | None = -1) -> bytes:
-        data = super().read(size)
-        if not data.startswith(zipfile.stringCentralDir):
-            return data
-        data, at = bytearray(data), 0
+        data = bytearray(super().read(size))
+        if data.startswith(zipfile.stringFileHeader) and len(data) == 30:
+            data[7] &= ~UTF_8
+        at = 0
         while data[at : at + 4] == zipfile.stringCentralDir and at + 46 <= len(data):
-            flags, *lengths = struct.unpack_from("<8x H 18x 3H", data, at)
-            try:
-                data[at + 46 : at + 46 + lengths[0]].decode("utf-8")
-            except UnicodeDecodeError:
-                struct.pack_into("<H", data, at + 8, flags & ~UTF_8)
-            at += 46 + sum(lengths)
+            data[at + 9] &= ~UTF_8
+            at += 46 + sum(struct.unpack_from("<3H", data, at + 28))
         return bytes(data)
+
+
+UTF_8 = 0x08  # in the second byte of an entry's flags
 
 
 def _is_hidden(name: str) -> bool:
