@@ -67,7 +67,8 @@ def train(
 
     `loss(net, *batch)` returns one loss a sample, (b,), or one of the batch. `lr` maps
     the number of steps done to the learning rate. A batch is taken in `accumulate`
-    parts. `start` counts the steps done before. Mixed precision and several processes are the accelerator's.
+    parts. `start` counts the steps done before. Mixed precision and several processes
+    are the accelerator's.
     Raises ValueError for a loss of another shape and numbers out of their range.
     Chapter 07.
     """
