@@ -33,7 +33,6 @@ from ddpm_core import (
 from ddpm_core.checking import check_count, check_fields, check_number, quoted
 from ddpm_core.types import Condition
 
-
 pytestmark = pytest.mark.usefixtures("no_type_checks")
 
 S = schedules.cosine_schedule(50)
