@@ -4,9 +4,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
-install_import_hook("ddpm_core", "typecheck.checker")
+jaxtyping.install_import_hook("ddpm_core", "typecheck.checker")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -47,6 +47,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def generator() -> torch.Generator:
     """A generator of fixed seed: every test sees the same numbers in each run."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def no_type_checks():
+    """No shapes and types are checked at run time, as on a reader's machine."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

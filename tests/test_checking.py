@@ -5,7 +5,6 @@ The run-time type checks of the other tests are off here: a reader has none.
 
 from functools import partial
 
-import jaxtyping
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -34,13 +33,7 @@ from ddpm_core import (
 from ddpm_core.checking import check_count, check_number, quoted
 from ddpm_core.types import Condition
 
-
-@pytest.fixture(autouse=True)
-def no_type_checks():
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
+pytestmark = pytest.mark.usefixtures("no_type_checks")
 
 S = schedules.cosine_schedule(50)
 X, T4 = torch.zeros(4, 3, 8, 8), torch.tensor([1, 2, 3, 50])
