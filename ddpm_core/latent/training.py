@@ -31,7 +31,7 @@ from ddpm_core.latent.adversarial import (
 )
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
-from ddpm_core.vae import VAE, VAEConfig
+from ddpm_core.vae import VAE, VAEConfig, with_decoder_blocks
 from ddpm_core.weights import command_line, hardware, load_weights, save_weights
 
 CONFIG = VAEConfig(channels=(64, 128), latent=4, spatial=True, blocks=1, patch=2)
@@ -142,6 +142,9 @@ def main(
         str,
         typer.Option(help="weights to start from; their encoder stays as it is"),
     ] = "",
+    decoder_blocks: Annotated[
+        int, typer.Option(help="blocks a level of the decoder; 0: as it is")
+    ] = 0,
 ) -> None:
     """Train a KL autoencoder, measure it, write its weights and card."""
     options = dict(locals())
@@ -153,7 +156,10 @@ def main(
     images, unseen = load_images(data, size, cars, test, seed)
     latent = load_latent(refine) if refine else None
     net = latent.autoencoder if refine else VAE(replace(CONFIG, size=size))
+    if decoder_blocks:
+        net = with_decoder_blocks(net, decoder_blocks)
     net = net.to(memory_format=torch.channels_last)
+    net.encoder.requires_grad_(not refine)
     net.decoder.requires_grad_(True)
     trained = [p for p in net.parameters() if p.requires_grad]
     distance = None
@@ -190,7 +196,10 @@ def main(
         if done.step % 20 == 0:
             bar.set_postfix(loss=f"{done.loss.item():.4f}")
     seconds = round(time.perf_counter() - start)
-    latent = latent or LatentScaler(net).fit(to_float(images[:5000]))
+    if refine:
+        latent.autoencoder = net
+    else:
+        latent = LatentScaler(net).fit(to_float(images[:5000]))
     latent.eval()
     latent.requires_grad_(False).half().float()  # from here on as it is stored
     card = {
