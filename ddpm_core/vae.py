@@ -1,7 +1,7 @@
 """The variational autoencoder: network, loss, samples. Chapters 02, 04 and 11."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import pi
 from typing import NamedTuple
@@ -28,11 +28,21 @@ class VAEConfig(Levels):
     """The shape of a `VAE`: `Levels`, and the kind of its z.
 
     `spatial`: z is a picture of `latent` channels with the side of the last level, not
-    a vector of `latent` numbers. Raises ValueError as `Levels` does. Chapters 02 and
-    11.
+    a vector of `latent` numbers. `decoder_blocks`: residual blocks a level on the way
+    up; 0: `blocks`, as on the way down. Raises ValueError as `Levels` does, and for
+    fewer on the way up. Chapters 02 and 11.
     """
 
     spatial: bool = False
+    decoder_blocks: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.decoder_blocks and self.decoder_blocks < self.blocks:
+            raise ValueError(
+                f"decoder_blocks must be 0 or at least blocks = {self.blocks}, "
+                f"got {self.decoder_blocks}"
+            )
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -62,10 +72,8 @@ class VAE(nn.Module):
         pixels = config.image_channels * config.patch**2
         shape = config.last
 
-        def residuals(width: int) -> list[nn.Module]:
-            return [
-                Residual(width, normalised(width, groups)) for _ in range(config.blocks)
-            ]
+        def residuals(width: int, blocks: int = config.blocks) -> list[nn.Module]:
+            return [Residual(width, normalised(width, groups)) for _ in range(blocks)]
 
         down = [nn.PixelUnshuffle(config.patch), conv(pixels, widths[0])]
         down += residuals(widths[0])
@@ -82,10 +90,11 @@ class VAE(nn.Module):
             enter = [nn.Linear(config.latent, numbers), nn.Unflatten(1, shape)]
         self.encoder = nn.Sequential(*down, *leave)
 
-        up = enter + residuals(widths[-1])
+        blocks = config.decoder_blocks or config.blocks
+        up = enter + residuals(widths[-1], blocks)
         for below, above in pairwise(widths[::-1]):
             up += [nn.ConvTranspose2d(below, above, 4, stride=2, padding=1)]
-            up += residuals(above)
+            up += residuals(above, blocks)
         up += [normalised(widths[0], groups), conv(widths[0], pixels)]
         self.decoder = nn.Sequential(*up, nn.PixelShuffle(config.patch))
 
@@ -119,6 +128,29 @@ class VAE(nn.Module):
     ) -> tuple[Samples, Encoding]:
         encoding = self.encode(x)
         return self.decode(draw_latents(*encoding, generator=generator)), encoding
+
+
+@torch.no_grad()
+def with_decoder_blocks(vae: VAE, blocks: int) -> VAE:
+    """The same function with more residual blocks in its decoder, so far of no effect.
+
+    The last convolution of each new block is 0. Raises ValueError for fewer blocks than
+    there are. Chapter 11.
+    """
+    old = vae.config.decoder_blocks or vae.config.blocks
+    if blocks < old:
+        raise ValueError(f"the decoder has {old} blocks a level, got {blocks}")
+    new = VAE(replace(vae.config, decoder_blocks=blocks))
+    new.encoder.load_state_dict(vae.encoder.state_dict())
+    known, run = iter(vae.decoder), 0
+    for layer in new.decoder:
+        run = run + 1 if isinstance(layer, Residual) else 0  # in a row of blocks
+        if run > old:
+            layer.change[-1].weight.zero_()
+            layer.change[-1].bias.zero_()
+        else:
+            layer.load_state_dict(next(known).state_dict())
+    return new
 
 
 def draw_latents(

@@ -507,8 +507,8 @@ def test_a_photo_that_vanishes_is_named(tmp_path):
 
 KILLED = """
 import os, sys
-from ddpm_core.datasets.photos import prepare
-from ddpm_core.datasets.photos import squash
+from ddpm_core.datasets.photos.prepare import prepare
+from ddpm_core.datasets.photos.prepare import squash
 
 n = iter(range(99))
 

@@ -15,6 +15,7 @@ from ddpm_core.vae import (
     kl_to_standard_normal,
     sample,
     vae_loss,
+    with_decoder_blocks,
 )
 
 TINY = VAEConfig(size=8, channels=(8, 16), latent=3, patch=2, groups=4)
@@ -207,3 +208,23 @@ def test_images_of_another_shape_are_refused(tiny, x):
 def test_sizes_that_do_not_fit_are_refused(values, said):
     with pytest.raises(ValueError, match=said):
         VAEConfig(**values)
+
+
+def test_more_decoder_blocks_change_nothing_until_they_are_trained(generator):
+    config = VAEConfig(16, (8, 16), latent=2, spatial=True, groups=4)
+    torch.manual_seed(0)
+    vae = VAE(config)
+    z = torch.randn(3, 2, 4, 4, generator=generator)
+    larger = with_decoder_blocks(vae, 3)
+    torch.testing.assert_close(larger.decode(z), vae.decode(z))
+    again = with_decoder_blocks(larger, 4)
+    torch.testing.assert_close(again.decode(z), vae.decode(z))
+    assert VAEConfig.from_dict(again.config.to_dict()).decoder_blocks == 4
+    x = torch.rand(2, 3, 16, 16, generator=generator)
+    torch.testing.assert_close(again.encode(x).mean, vae.encode(x).mean)
+    again.decode(z).square().sum().backward()
+    assert all(p.grad is not None for p in again.decoder.parameters())
+    with pytest.raises(ValueError, match="decoder has 3 blocks a level, got 2"):
+        with_decoder_blocks(larger, 2)
+    with pytest.raises(ValueError, match="must be 0 or at least blocks = 1"):
+        VAEConfig(decoder_blocks=-1)

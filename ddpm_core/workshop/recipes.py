@@ -80,6 +80,22 @@ RECIPES = {
         PIXELS | {"image_channels": 6, "patch": 4, "channels": (96, 160)},
         cascade=True,
     ),
+    "eps": Recipe("predicts the noise", {"target": "eps"}),
+    "x0": Recipe("predicts the clean latents", {"target": "x0"}),
+    "no-min-snr": Recipe("every time weighs the same for v", {"min_snr": 0.0}),
+    "batch-16": Recipe("batches of 16", {"batch": 16}),
+    "batch-64": Recipe("batches of 64", {"batch": 64}),
+    "lr-half": Recipe("half the learning rate", {"lr": 5e-4}),
+    "lr-double": Recipe("twice the learning rate", {"lr": 2e-3}),
+    "ema-short": Recipe("averages over about 100 steps", {"ema": 0.99}),
+    "narrow": Recipe("three quarters of the width", {"channels": (48, 96)}),
+    "wide": Recipe("five quarters of the width", {"channels": (80, 160)}),
+    "deep": Recipe("two blocks a level", {"blocks": 2}),
+    "attention": Recipe("attention at 16x16, too", {"attention": (True, True)}),
+    "muon": Recipe("Muon for AdamW", {"optimizer": "muon"}),
+    "muon-lr-double": Recipe(
+        "Muon at twice the learning rate", {"optimizer": "muon", "lr": 2e-3}
+    ),
 }
 """The rows there are, by name."""
 

@@ -26,7 +26,7 @@ from ddpm_core.latent import (
 )
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
-from ddpm_core.vae import VAE, VAEConfig
+from ddpm_core.vae import VAE, VAEConfig, with_decoder_blocks
 from ddpm_core.weights import command_line, hardware, read_card, save_weights
 from ddpm_core.workshop.cards import FILES, card_text
 from ddpm_core.workshop.evaluation import imagenet_extractor
@@ -144,6 +144,9 @@ def main(
         str,
         typer.Option(help="weights to start from; their encoder stays as it is"),
     ] = "",
+    decoder_blocks: Annotated[
+        int, typer.Option(help="blocks a level of the decoder; 0: as it is")
+    ] = 0,
 ) -> None:
     """Train a KL autoencoder, measure it, write its weights and card."""
     options = dict(locals())
@@ -157,7 +160,10 @@ def main(
         latent = load_latent(refine) if refine else None
         earlier = read_card(refine)["commands"] if refine else []
         net = latent.autoencoder if refine else VAE(replace(CONFIG, size=size))
+        if decoder_blocks:
+            net = with_decoder_blocks(net, decoder_blocks)
         net = net.to(memory_format=torch.channels_last)
+        net.encoder.requires_grad_(not refine)
         net.decoder.requires_grad_(True)
         trained = [p for p in net.parameters() if p.requires_grad]
         distance = None
@@ -194,7 +200,10 @@ def main(
             if done.step % 20 == 0:
                 bar.set_postfix(loss=f"{done.loss.item():.4f}")
         seconds = round(time.perf_counter() - start)
-        latent = latent or LatentScaler(net).fit(to_float(images[:5000]))
+        if refine:
+            latent.autoencoder = net
+        else:
+            latent = LatentScaler(net).fit(to_float(images[:5000]))
         latent.eval()
         latent.requires_grad_(False).half().float()  # from here on as it is stored
         card = {
