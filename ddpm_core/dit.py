@@ -85,7 +85,7 @@ class Block(nn.Module):
         self,
         x: Tokens,
         embedding: Float[Tensor, "b d"],
-        words: Tokens | None = None,
+        words: Float[Tensor, "b l d"] | None = None,
         mask: Tensor | None = None,
     ) -> Tokens:
         parts = self.modulation(F.silu(embedding))[:, None].chunk(6, dim=2)

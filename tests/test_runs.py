@@ -587,3 +587,61 @@ def test_a_small_memory_is_told_or_fitted(packed, small_memory, tmp_path, capsys
     train_command.train("toy-cars-32", out=out, fit=True, resume=True, **options)
     assert "--accumulate 4 fits, and so it goes on" in capsys.readouterr().out
     assert Run.open(out).step == Run.open(out).steps
+
+
+# Other networks, and classes -------------------------------------------------------
+
+
+def test_a_transformer_trains_resumes_and_draws(packed, tmp_path):
+    preset = tiny(packed).replace(network="dit", width=16, depth=2, heads=2)
+    with Run.begin(tmp_path / "run", preset) as run:
+        rows = run.rows()
+        for _ in range(5):
+            next(rows)
+    with Run.resume(tmp_path / "run", preset) as run:
+        assert run.step == 4 and run.preset.model.network.kind == "dit"
+        run.train()
+    assert Image.open(tmp_path / "run" / "strips" / "epoch-0003.png").size[1] == 69
+    with pytest.raises(ValueError, match="it differs in depth"):
+        Run.resume(tmp_path / "run", preset.replace(depth=3))
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory) -> str:
+    """40 images of 16x16 in two classes, red and blue; the class of one is unknown."""
+    images = np.zeros((40, 16, 16, 3), np.uint8)
+    labels = np.arange(40) % 2
+    images[labels == 0, ..., 0] = 255
+    images[labels == 1, ..., 2] = 255
+    labels[7] = -1
+    folder = tmp_path_factory.mktemp("data") / "coloured"
+    write_packed(folder, images, labels=labels, classes=["red", "blue"])
+    return str(folder)
+
+
+def test_a_model_of_classes_draws_the_class_that_is_named(coloured, tmp_path):
+    preset = tiny(coloured, epochs=60, strips=(), flip=False, lr=3e-3, ema=0.9)
+    preset = preset.replace(labels=True, drop=0.2, checkpoint_every=60, log_every=60)
+    with Run.begin(tmp_path / "run", preset) as run:
+        assert run.preset.model.classes == ("red", "blue")
+        assert run.preset.model.network.pooled == 3
+        assert run.split.caption[7] == 0  # no class
+        run.train()
+    Run.resume(tmp_path / "run", preset).close()  # the classes are the data's
+    model = run.model
+    x = model.noise(8, torch.Generator().manual_seed(0))
+    for scale in (1.0, 2.0):
+        prompts = ["red", "blue"] * 4
+        drawn = last(model.sample(x, 20, prompts=prompts, scale=scale))
+        redness = (drawn[:, 0] - drawn[:, 2]).mean((1, 2))
+        assert (redness[0::2] > 0.5).all() and (redness[1::2] < -0.5).all()
+    with pytest.raises(
+        ValueError, match="unknown class 'green', of 2; the nearest: re"
+    ):
+        model.denoiser(["green"])
+
+
+def test_a_data_set_without_classes_is_refused(packed, tmp_path):
+    with pytest.raises(ValueError, match="has no classes for --labels"):
+        Run.begin(tmp_path / "run", tiny(packed, labels=True))
+    assert not (tmp_path / "run").exists()

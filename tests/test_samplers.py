@@ -11,15 +11,20 @@ from oracles import mixture
 from ddpm_core.conditioning import clipped, guided
 from ddpm_core.diffusion import EPS, make_denoiser
 from ddpm_core.samplers import (
+    SAMPLERS,
+    SPACINGS,
     DPMSolverPP2M,
     ancestral_step,
     ddim_step,
     followed_variance,
     forward_variance,
     last,
+    log_snr_times,
     posterior_variance,
     sample,
+    sample_by_name,
     spaced_times,
+    times_by_name,
 )
 from ddpm_core.schedules import (
     cosine_schedule,
@@ -388,3 +393,101 @@ def test_clipping_keeps_what_is_inside():
     x, t = torch.tensor([[-2.0, -1.0, 0.3, 1.0, 5.0]]), torch.tensor([1])
     clip = clipped(lambda x, t: x)
     assert clip(x, t).tolist() == [[-1, -1, pytest.approx(0.3), 1, 1]]
+
+
+# --- by name: Heun's method, spacings, and what a call is ---
+
+
+def k_diffusion_heun(data, x, sigmas, x_hat):
+    """Heun's method as k-diffusion's sample_heun writes it, in sigma = s / a."""
+    for sigma, low in zip(sigmas[:-1], sigmas[1:], strict=True):
+        d = (x - x_hat(x, sigma)) / sigma
+        if low == 0:
+            return x + d * (low - sigma)
+        there = x + d * (low - sigma)
+        d_2 = (there - x_hat(there, low)) / low
+        x = x + (d + d_2) / 2 * (low - sigma)
+    return x
+
+
+def test_heun_is_that_of_k_diffusion(generator):
+    schedule = linear_schedule(1000, 1e-4, 0.014)  # sigma stays below LARGEST_SIGMA
+    data = mixture(schedule, *TWO_PEAKS)
+    x_T = torch.randn(50, 1, generator=generator, **FLOAT)
+    ours = last(sample_by_name("heun", schedule, data.denoise, x_T, 19))
+    times = spaced_times(1000, 10)
+    ab = schedule.alpha_bar[times]
+    sigmas = ((1 - ab) / ab).sqrt().tolist()
+
+    def x_hat(x, sigma):
+        i = min(range(len(sigmas)), key=lambda i: abs(sigmas[i] - sigma))
+        t = torch.full((len(x),), times[i])
+        return data.denoise(x * ab[i].sqrt(), t)
+
+    theirs = k_diffusion_heun(data, x_T / ab[0].sqrt(), sigmas, x_hat)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        cosine_schedule(100),
+        linear_schedule(100, 1e-4, 0.1),
+        rescale_zero_terminal_snr(linear_schedule(50)),
+    ],
+    ids=["cosine", "linear", "zero-snr"],
+)
+def test_steps_are_network_calls(name, spacing, schedule):
+    for calls in (1, 2, 3, 8, 9, 30):
+        made = []
+
+        def denoise(x, t, made=made):
+            made.append(int(t[0]))
+            return x / 2
+
+        x = torch.ones(2, 1, **FLOAT)
+        x = last(sample_by_name(name, schedule, denoise, x, calls, spacing=spacing))
+        assert len(made) == calls and made[0] == schedule.T and x.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "order"), [("ddim", 1), ("dpm-solver++", 2), ("heun", 2)]
+)
+def test_named_samplers_converge_at_their_order(name, order):
+    """To the exact flow of a Gaussian, in even steps of the log-SNR."""
+    schedule = cosine_schedule(40_000)
+    data = mixture(schedule, (1.0, 0.0, 0.5))
+    ab = schedule.alpha_bar[-1].item()
+    exact = (0.25 / (0.25 * ab + 1 - ab)) ** 0.5
+    one = torch.ones(1, 1, **FLOAT)
+    errors = [
+        last(
+            sample_by_name(name, schedule, data.denoise, one, calls, spacing="log-snr")
+        ).item()
+        / exact
+        - 1
+        for calls in (65, 129)
+    ]
+    assert abs(errors[0] / errors[1]) == pytest.approx(2**order, rel=0.15)
+
+
+@pytest.mark.parametrize("t_end", [0, 20])
+def test_log_snr_spacing_is_even_in_the_log_snr(t_end):
+    schedule = linear_schedule(1000, 1e-4, 0.014)
+    times = log_snr_times(schedule, 8, t_end)
+    assert times[0] == 1000 and times[-2:] == [t_end or 1, 0] and len(times) == 9
+    steps = schedule.snr[times[:-1]].log().diff()
+    assert (steps / steps.mean() - 1).abs().max() < 0.2  # as even as integers allow
+    assert (times[0] - times[1]) > 3 * (times[-3] - times[-2])
+
+
+def test_unknown_names_and_calls_are_refused():
+    schedule = cosine_schedule(50)
+    with pytest.raises(ValueError, match="unknown sampler 'euler'; there is: ddim, a"):
+        times_by_name("euler", schedule, 5)
+    with pytest.raises(ValueError, match="unknown spacing 'sigma'; there is: time, "):
+        times_by_name("ddim", schedule, 5, spacing="sigma")
+    with pytest.raises(ValueError, match=r"steps must lie in 1\.\.50, got 0"):
+        times_by_name("heun", schedule, 0)
