@@ -341,7 +341,7 @@ def test_names_in_a_zip_are_utf8_whatever_they_claim(tmp_path, jpeg):
     data = path.read_bytes().replace(b"XXXXXX", "Škoda".encode())  # without the flag
     path.write_bytes(data.replace("Citroën".encode(), b"Citro\xeb\xebn"))  # with it
     report, _ = pack(path, tmp_path / "out")
-    assert report.classes == ("Citroδδn", "Škoda", "Łada")
+    assert report.classes == ("Citroδδn", "Łada", "Škoda")
     assert (report.n, report.skipped) == (3, ())
 
 
@@ -411,7 +411,7 @@ def test_names_that_are_not_utf8_or_move_the_cursor_are_escaped(tmp_path):
     (tmp_path / "p" / "BMW" / "\r\x07.jpg").write_text("no photo")
     report, packed = pack(tmp_path / "p", tmp_path / "out")
     assert packed.classes == ("BMW", r"Citro\xebn")
-    assert report.skipped == ((r"BMW/\x0d\x07.jpg", "not an image"),)
+    assert report.skipped == ((r"BMW/\r\x07.jpg", "not an image"),)
     assert report.n == 3
 
 

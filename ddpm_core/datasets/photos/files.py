@@ -213,7 +213,7 @@ def _read_entry(
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return the name with slashes; UTF-8 where it can be, else as DOS wrote it."""
+    """Return the name with slashes, as UTF-8 where it can be that, else as of DOS."""
     name = info.filename
     with suppress(UnicodeError):
         name = name.encode("cp437").decode("utf-8")
