@@ -80,10 +80,11 @@ def dropped(
     condition. Chapter 10.
     """
     check_number("the share that is dropped", share, 0, 1)
-    if empty.shape not in (conditions.shape[1:], (1, *conditions.shape[1:])):
+    one = tuple(conditions.shape[1:])
+    if tuple(empty.shape) not in ((), one, (1, *one)):
         raise ValueError(
             f"empty must have the shape of one condition, "
-            f"{tuple(conditions.shape[1:])}, got {tuple(empty.shape)}"
+            f"{one}, got {tuple(empty.shape)}"
         )
     shape = (len(conditions),) + (1,) * (conditions.ndim - 1)
     drop = torch.rand(shape, generator=generator, device=conditions.device) < share
