@@ -43,16 +43,18 @@ def run(what, *command):
     if done.returncode:
         lines = done.stderr.splitlines() + [f"code {done.returncode}"]
         telling = ("fatal", "error", "ERROR", "code")
-        raise SystemExit(sorry + next(s for s in lines if s.startswith(telling)))
+        found = [line for line in lines if line.startswith(telling)]
+        raise SystemExit(sorry + found[0])
 
 
 if not find_spec("ddpm_core"):
     if not REPOSITORY:
         raise SystemExit("Fill in REPOSITORY above: where git finds the book.")
     if not os.path.exists("ddpm-cars/pyproject.toml"):
-        run("git", "git", "clone", "-q", "--depth", "1", REPOSITORY, "ddpm-cars")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "-e", "ddpm-cars[plots]"]
-    run("pip", *pip)
+        clone = ["git", "clone", "-q", "--depth", "1"]
+        run("git", *clone, REPOSITORY, "ddpm-cars")
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    run("pip", *pip, "-e", "ddpm-cars[plots]")
     sys.path.insert(0, os.path.abspath("ddpm-cars"))
 if os.path.isdir("ddpm-cars"):
     %cd -q ddpm-cars/chapters"""

@@ -1,6 +1,7 @@
 """The training loop, averaged weights and checkpoints. Chapter 07."""
 
 import copy
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -185,9 +186,9 @@ def save_checkpoint(
     """Write all that training needs to go on, whole or not at all.
 
     The file is safetensors: network, averaged weights, the optimiser's moments (not
-    the scale of fp16, which finds itself again within some steps). On a
-    full disk the OSError is raised, nothing is left of the new file and older ones are
-    kept.
+    the scale of fp16, which finds itself again within some steps), and a hash of all
+    that. On a full disk the OSError is raised, nothing is left of the new file and
+    older ones are kept.
     """
     tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.net.state_dict().items()}
@@ -196,7 +197,8 @@ def save_checkpoint(
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial, metadata={"step": json.dumps(step)})
+        metadata = {"step": json.dumps(step), "sha256": _digest(step, tensors)}
+        save_file(tensors, partial, metadata=metadata)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -208,19 +210,31 @@ def load_checkpoint(
 ) -> int:
     """Restore what `save_checkpoint` wrote and return its step.
 
-    Raises ValueError for a file that cannot be read or is of another network.
+    Raises ValueError for a file that cannot be read, that has changed since it was
+    written, or that is of another network.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            step = json.loads(file.metadata()["step"])
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        step = json.loads(metadata["step"])
+        check_count("step", step, low=0)
+        if metadata.get("sha256", found := _digest(step, tensors)) != found:
+            raise ValueError("it has changed since it was written")
         part = {"net": {}, "ema": {}, "optimizer": {}}
         for key, tensor in tensors.items():
             kind, name = key.split(".", 1)
             part[kind][name] = tensor
         net.load_state_dict(part["net"])
         ema.net.load_state_dict(part["ema"])
-    except (SafetensorError, RuntimeError, KeyError, TypeError, OSError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+    ) as error:
         raise ValueError(f"the checkpoint {path} cannot be used: {error}") from error
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
@@ -232,3 +246,12 @@ def load_checkpoint(
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     return step
+
+
+def _digest(step: int, tensors: dict[str, Tensor]) -> str:
+    """A hash of a checkpoint's step, and of its tensors' names, kinds and bytes."""
+    digest = hashlib.sha256(str(step).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

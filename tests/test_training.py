@@ -4,6 +4,8 @@ import resource
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from ddpm_core.training import (
@@ -190,6 +192,39 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, generator):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [p.name for p in tmp_path.iterdir()] == ["step-1.safetensors"]
     assert good.read_bytes() == before
+
+
+@pytest.mark.parametrize("bit", [0, 7, 8 * 4321 + 3, -1, -8 * 400])
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(bit, tmp_path, generator):
+    """In the header's length, in the header, in the tensors: nothing goes on silently."""
+    net, ema, optimizer = trained(generator, 1)
+    path = tmp_path / "step.safetensors"
+    save_checkpoint(path, 1, net, ema, optimizer)
+    data = bytearray(path.read_bytes())
+    place = bit % (8 * len(data))
+    data[place // 8] ^= 1 << place % 8
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="step.safetensors cannot be used"):
+        load_checkpoint(path, net, ema, optimizer)
+
+
+@pytest.mark.parametrize("what", ["step", "nan in ema", "moments left out"])
+def test_a_checkpoint_that_was_edited_is_noticed(what, tmp_path, generator):
+    net, ema, optimizer = trained(generator, 1)
+    path = tmp_path / "step.safetensors"
+    save_checkpoint(path, 1, net, ema, optimizer)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if what == "step":
+        metadata["step"] = "2"
+    elif what == "nan in ema":
+        next(v for k, v in tensors.items() if k.startswith("ema."))[0] = torch.nan
+    else:
+        tensors.pop(next(k for k in tensors if k.startswith("optimizer.0")))
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match="has changed since it was written"):
+        load_checkpoint(path, net, ema, optimizer)
 
 
 @pytest.mark.parametrize("spoil", ["cut", "foreign", "other network", "missing"])

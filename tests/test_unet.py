@@ -46,7 +46,7 @@ def count(net: torch.nn.Module) -> int:
 
 
 def test_capstone_has_the_published_size_and_cost():
-    net = UNet(PRESETS["cars64-article"].unet)
+    net = UNet(PRESETS["cars64-article"].model.network)
     assert count(net) == 54_563_779
     x, t = torch.zeros(1, 3, 64, 64), torch.tensor([1])
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -227,5 +227,5 @@ def test_a_missing_or_unfit_condition_is_refused():
         UNet(replace(TINY, pooled=6))(x, t, cond)
     with pytest.raises(ValueError, match="2 samples need as many conditions, got 3"):
         UNet(TOLD)(x, t, told(3))
-    with pytest.raises(ValueError, match="pooled vector: got 0 and 10"):
+    with pytest.raises(ValueError, match="pooled vector: got context = 10"):
         replace(TINY, context=10)
