@@ -190,7 +190,7 @@ def test_the_command_trains_measures_and_writes_a_card(tmp_path, capsys):
     z = before.encode(cars)
     torch.testing.assert_close(after.encode(cars), z)
     assert not torch.allclose(after.decode(z), before.decode(z), atol=0.01)
-    commands = (again / "README.md").read_text().split("```")[1].split("python")[1:]
+    commands = json.loads((again / "card.json").read_text())["commands"]
     assert "--cars 64" in commands[0] and "--refine" in commands[1]
     with pytest.raises(Exception, match="choose classifier, efficientnet, lpips or"):
         main(out, perceptual="vgg")

@@ -22,6 +22,7 @@ from ddpm_core.models import (
 from ddpm_core.samplers import SAMPLERS, last, noise_like
 from ddpm_core.unet import UNet, UNetConfig
 from ddpm_core.weights import WEIGHTS, find_weights, load_weights, save_weights
+from ddpm_core.workshop.evaluation import draw_samples
 
 TINY = ModelConfig(
     size=16,
@@ -212,7 +213,7 @@ def test_image_i_is_the_same_for_every_n_and_chunk(saved, sampler):
 def test_starting_points_do_not_depend_on_how_many_there_are(tiny_autoencoder):
     """Also where an image's numbers do not fill the blocks in which torch draws."""
     odd = TINY.replace(size=6, channels=(8,), attention=(False,))
-    model = DiffusionModel(UNet(odd.unet), odd)
+    model = DiffusionModel(UNet(odd.network), odd)
     g = torch.Generator().manual_seed(1)
     few = torch.cat([model.noise(1, g), model.noise(2, g)])
     assert torch.equal(model.noise(5, torch.Generator().manual_seed(1))[:3], few)
@@ -296,7 +297,7 @@ def test_a_damaged_card_is_named(saved, name):
 )
 def test_a_field_of_another_type_is_named(saved, no_type_checks, field, value):
     card = json.loads((saved[0] / "card.json").read_text())
-    card["config"]["unet"][field] = value
+    card["config"]["network"][field] = value
     (saved[0] / "card.json").write_text(json.dumps(card))
     named = rf"tiny/card\.json, 'config': .*{field}"
     with pytest.raises(ValueError, match=named) as raised:

@@ -120,6 +120,7 @@ class Run:
                 "accelerate launch"
             )
         if locked and self.main:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.held.enter_context(only_writer(self.folder))
         torch.backends.cudnn.benchmark = True  # all batches have one shape
         try:
