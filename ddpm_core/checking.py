@@ -95,7 +95,7 @@ def _check_axes(name: str, x: Tensor, shape: str) -> None:
         raise ValueError(f"{name} must have the shape {shape}, got {tuple(x.shape)}")
 
 
-def check_shape(name: str, x: Tensor, shape: Sequence[int], of: str = "") -> None:
+def check_shape(name: str, x: Tensor, shape: Sequence, of: str = "") -> None:
     """Raise ValueError unless x has exactly this shape, which is that of `of`."""
     if x.shape != torch.Size(shape):
         wanted = f"the shape of {of}, {tuple(shape)}" if of else f"shape {tuple(shape)}"

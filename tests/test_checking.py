@@ -207,12 +207,12 @@ ONE_LINE = [
         "predicted must be integers",
     ),
     # networks and their losses
-    (lambda: NET(X, T4[:1]), "4 samples need as many times, got 1"),
+    (lambda: NET(X, T4[:1]), "4 samples need as many timesteps, got 1"),
     (lambda: NET(X, T4.float()), "t must be integers"),
     (lambda: NET(X[0], T4), r"x must have the shape \(b, c, h, w\), got \(3, 8, 8\)"),
-    (lambda: unet.UNetConfig(blocks=1.0), "blocks must be a whole number, got 1.0"),
+    (lambda: unet.UNetConfig(blocks=1.0), "blocks must be a whole number, .*; got 1.0"),
     (lambda: unet.UNetConfig(channels=[64]), r"channels must be a list.*got \[64\]"),
-    (lambda: unet.UNetConfig(dropout=NAN), "dropout must be a finite number, got nan"),
+    (lambda: unet.UNetConfig(dropout=NAN), "dropout must be a number, .*; got nan"),
     (lambda: unet.SinusoidalEmbedding(2), "dim must be even and at least 4, got 2"),
     (
         lambda: attention.attend(ROWS[None], ROWS[None], ROWS[None, :1], heads=1),
@@ -226,7 +226,7 @@ ONE_LINE = [
         lambda: attention.CrossAttention(8, context=4, heads=1, groups=4)(X, None),
         "a condition with words",
     ),
-    (lambda: levels.Levels(blocks="2"), "blocks must be a whole number, got '2'"),
+    (lambda: levels.Levels(blocks="2"), "blocks must be a whole number; got '2'"),
     (lambda: vae.VAEConfig.from_dict([1]), "not a VAEConfig"),
     (lambda: SMALL.encode(X.byte()), "images must be floating-point"),
     (

@@ -86,7 +86,7 @@ def test_widths_that_do_not_fit_are_named():
     with pytest.raises(
         ValueError, match=r"of widths \(48, 48\), the network takes \(64"
     ):
-        load_encoder(preset, "cpu")
+        load_encoder(preset.model, "cpu")
 
 
 def test_an_unknown_name_gets_the_nearest_ones():

@@ -116,19 +116,19 @@ def app_for(arguments: list[str]) -> typer.Typer:
 
 def options(
     version: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--version",
             help="Print the version.",
             is_eager=True,
             callback=lambda wanted: say_version(wanted),
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """Denoising diffusion, from photos to generated cars."""
 
 
-def say_version(wanted: bool) -> None:
+def say_version(wanted: bool | None) -> None:
     """Print the version and end, where that is wanted."""
     if wanted:
         from ddpm_core import __version__

@@ -64,7 +64,9 @@ def export(
         raise ValueError(
             f"toy cars are measured on the classifier's features, not on {features}"
         )
-    run.model.check_sampling(steps, t_end=t_end)
+    conditional = run.preset.model.conditional
+    prompted = {"prompts": [""], "scale": scale} if conditional else {}
+    run.model.check_sampling(steps, t_end=t_end, **prompted)
     from ddpm_core import plots  # an extra: better missed now than after sampling
 
     measure = extractor(features) if features else None
@@ -74,7 +76,7 @@ def export(
     words = ["ddpm", "export", folder.as_posix(), out.as_posix(), "--n", n]
     words += ["--steps", steps]
     words += ["--t-end", t_end] if t_end else []
-    words += ["--scale", scale] if run.preset.model.conditional else []
+    words += ["--scale", scale] if conditional else []
     words += ["--features", features] if features else []
     commands = [*run.files.commands(), shlex.join(map(str, words))]
     with written_folder(out, names=FILES) as new:
