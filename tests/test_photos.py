@@ -14,8 +14,8 @@ from photo_samples import save_photo, save_photos, zip_folder
 from PIL import EpsImagePlugin, Image
 
 from ddpm_core.datasets.packed import UNLABELLED, PackedImages, read_meta
-from ddpm_core.datasets.photos.prepare import files as sources
-from ddpm_core.datasets.photos.prepare import prepare as photos
+from ddpm_core.datasets.photos import files as sources
+from ddpm_core.datasets.photos import prepare as photos
 from ddpm_core.datasets.photos.prepare import centre_crop, prepare, squash
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (30, 30, 220)

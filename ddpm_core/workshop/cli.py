@@ -82,13 +82,14 @@ COMMANDS = {
 }
 """The commands, in the order of the help. Chapters name them."""
 
-LONGEST = 2000  # characters of an error
+LONGEST = 500  # characters of a line of an error
 
 
 def main() -> None:
     """Run the command line; an error is one line, not a traceback."""
     try:
-        code = app_for(sys.argv[1:])(standalone_mode=False, prog_name="ddpm")
+        words = sys.argv[1:] or ["--help"]
+        code = app_for(words)(words, standalone_mode=False, prog_name="ddpm")
     except Exception as error:
         if os.environ.get("DDPM_TRACEBACK"):
             raise
@@ -159,7 +160,8 @@ def in_one_line(error: Exception) -> str:
         text = f"{type(error).__name__}: {error}"
     text = text.split("\nException raised from")[0].strip() or type(error).__name__
     text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    lines = text.splitlines()
+    return "\n".join(s if len(s) <= LONGEST else f"{s[:LONGEST]}..." for s in lines)
 
 
 def fail(text: str, code: int) -> None:

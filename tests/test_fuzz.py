@@ -1,0 +1,158 @@
+"""Malformed input, at random: it works, or one line says what was wrong."""
+
+import copy
+import json
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ddpm_core.config import ModelConfig
+from ddpm_core.models import load_model
+from ddpm_core.weights import WEIGHTS
+from ddpm_core.workshop import cli
+from ddpm_core.workshop.commands import train
+from ddpm_core.workshop.preset_options import option_fields
+from ddpm_core.workshop.presets import PRESETS, Preset
+
+fuzz = settings(
+    max_examples=80,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+WORDS = ["", "x", "toy-cars", "nan", "1e999", "a" * 3000, "\x1b[31m", "Łódź", "../.."]
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.floats(),
+    st.sampled_from(WORDS),
+    st.lists(st.integers(-3, 300), max_size=4),
+    st.dictionaries(st.sampled_from(["kind", "size"]), st.integers(), max_size=2),
+)
+
+
+def places(values: object, at: tuple = ()) -> list[tuple]:
+    """The path to each field of nested objects."""
+    if not isinstance(values, dict):
+        return []
+    inner = [place for key in values for place in places(values[key], (*at, key))]
+    return [(*at, key) for key in values] + inner
+
+
+def changed(values: dict, place: tuple, new: object, drop: bool) -> dict:
+    """The same object with one field replaced, or left out."""
+    values = copy.deepcopy(values)
+    inner = values
+    for key in place[:-1]:
+        inner = inner[key]
+    if drop:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = new
+    return values
+
+
+def is_one_line(text: str) -> bool:
+    return "\n" not in text.strip() and 0 < len(text) < 600
+
+
+@pytest.mark.usefixtures("no_type_checks")
+@pytest.mark.parametrize("kind", [Preset, ModelConfig])
+@fuzz
+@given(data=st.data())
+def test_configurations(kind, data):
+    preset = PRESETS[data.draw(st.sampled_from(sorted(PRESETS)))]
+    values = (preset if kind is Preset else preset.model).to_dict()
+    place = data.draw(st.sampled_from(places(values)))
+    values = changed(values, place, data.draw(VALUES), data.draw(st.booleans()))
+    try:
+        made = kind.from_dict(json.loads(json.dumps(values)))
+    except ValueError as error:
+        assert is_one_line(str(error))
+    else:
+        assert kind.from_dict(made.to_dict()) == made
+
+
+@pytest.mark.usefixtures("no_type_checks")
+@fuzz
+@given(data=st.data())
+def test_cards(tmp_path, data):
+    shipped = WEIGHTS / "toy-cars-32"
+    card = json.loads((shipped / "card.json").read_text(encoding="utf-8"))
+    place = data.draw(st.sampled_from(places(card)))
+    card = changed(card, place, data.draw(VALUES), data.draw(st.booleans()))
+    link = tmp_path / "weights.safetensors"
+    if not link.exists():
+        link.symlink_to(shipped / "weights.safetensors")
+    text = json.dumps(card)[: data.draw(st.sampled_from([None, None, 40, 0]))]
+    (tmp_path / "card.json").write_text(text, encoding="utf-8")
+    try:
+        load_model(tmp_path)
+    except (ValueError, OSError) as error:
+        assert is_one_line(str(error))
+
+
+def called(monkeypatch, capsys, *words: str) -> tuple[int, str]:
+    """The exit code of `ddpm`, and what it wrote as an error."""
+    monkeypatch.setattr(sys, "argv", ["ddpm", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code, capsys.readouterr().err
+
+
+NUMBERS = ["0", "-1", "1", "7", "2.5", "nan", "inf", "-inf", "1e300", str(10**30)]
+ARGUMENTS = st.sampled_from([*NUMBERS, *WORDS, "1,2", "true", "8,x", "red+blue"])
+
+
+@pytest.mark.usefixtures("no_type_checks")
+@fuzz
+@given(data=st.data())
+def test_options_of_training(monkeypatch, capsys, data):
+    """Up to the preset that is made of them: nothing is trained."""
+    monkeypatch.setattr(train, "train_once", lambda *args, **kwargs: True)
+    names = data.draw(st.lists(st.sampled_from(sorted(option_fields())), max_size=3))
+    words = []
+    for name in names:
+        words += ["--" + name.replace("_", "-"), data.draw(ARGUMENTS)]
+    name = data.draw(st.sampled_from(["toy-cars-32", "photos-32", "lorries", ""]))
+    code, said = called(monkeypatch, capsys, "train", name, *words)
+    assert code == 0 or (code in (1, 2) and said.startswith("ddpm: "))
+    assert code == 0 or is_one_line(said)
+
+
+SAMPLE = ["n", "steps", "sampler", "spacing", "t-end", "seed", "prompt", "label"]
+SAMPLE += ["scale", "negative", "out", "weights"]
+
+
+@pytest.mark.usefixtures("no_type_checks")
+@settings(fuzz, max_examples=30)
+@given(data=st.data())
+def test_options_of_sampling(monkeypatch, capsys, tmp_path, data):
+    monkeypatch.chdir(tmp_path)
+    words = ["--n", "1", "--steps", "1", "--weights", "toy-cars-32"]
+    for name in data.draw(st.lists(st.sampled_from(SAMPLE), max_size=2)):
+        words += ["--" + name, data.draw(ARGUMENTS)]
+    code, said = called(monkeypatch, capsys, "sample", *words)
+    said = said.replace("\r", "\n").splitlines()
+    said = [line for line in said if line and "sampling" not in line]
+    assert code == 0 or (code in (1, 2) and len(said) == 1)
+    assert code == 0 or (said[0].startswith("ddpm: ") and len(said[0]) < 600)
+
+
+CALLS = [*cli.COMMANDS, "--n", "--help", *WORDS, "-"]
+
+
+@fuzz
+@given(words=st.lists(st.sampled_from(CALLS), max_size=3))
+def test_any_words(monkeypatch, capsys, words):
+    """Commands that are named without what they need, or with what they do not know."""
+    if words[:1] in (["exercises"], ["models"], ["presets"]):
+        return
+    if words[:1] in (["sample"], ["train"]) and "--help" not in words:
+        words = [*words, "--unknown"]
+    code, said = called(monkeypatch, capsys, *words)
+    assert code in (0, 1, 2) and (code == 0 or is_one_line(said))
