@@ -94,7 +94,7 @@ def test_shipped_weights_draw_cars(tmp_path):
     said = succeeded(
         "sample", "--weights", "toy-cars-32", "--n", 4, "--steps", 3, "--out", out
     )
-    assert "4 images in" in said and "4/4" in said
+    assert "4 images in" in said
     assert Image.open(out).size == (2 * 33 + 1, 2 * 33 + 1)
     succeeded(
         "sample", "--weights", "toy-cars-32", "--n", 2, "--steps", 9, "--strip",

@@ -29,9 +29,7 @@ def test_training_writes_weights_and_a_card(trained):
     kind = trained.name.removeprefix("tiny-")
     assert card["kind"] == kind and card["parameters"] == PARAMETERS[kind]
     assert card["images"] == 64 and card["images seen"] == 128
-    assert card["commands"][0].startswith(
-        f"python -m ddpm_core.workshop.contenders train {kind} "
-    )
+    assert card["commands"][0].startswith(f"ddpm train-contender {kind} ")
     assert "--passes 2 --batch 32 --lr 0.001 --seed 0 --test 64" in card["commands"][0]
     assert (trained / "README.md").read_text() == card_text(card)
     assert (trained / "samples.webp").is_file()

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -25,7 +26,6 @@ from ddpm_core.models import (
     step_generators,
 )
 from ddpm_core.options import one_of
-from ddpm_core.samplers import last
 from ddpm_core.types import Features, Images
 from ddpm_core.workshop.batches import load_split
 from ddpm_core.workshop.presets import Preset
@@ -224,16 +224,20 @@ def draw_samples(
     if prompts is not None and len(prompts) != n:
         raise ValueError(f"{n} samples need as many prompts, got {len(prompts)}")
     g, images = torch.Generator().manual_seed(seed), []
-    for i in tqdm(range(0, n, chunk), unit="batch", desc="sampling", disable=None):
-        x_T = model.noise(min(chunk, n - i), g)
-        own = step_generators(seed, len(x_T), x_T.device, first=i)
-        part = dict(prompted)
-        if prompts is not None:
-            part["prompts"] = prompts[i : i + chunk]
-        run = model.sample(
-            x_T, steps, sampler, own, t_end=t_end, spacing=spacing, **part
-        )
-        images.append(model.decode(last(run)).cpu())
+    states = (steps + 1) * ceil(n / chunk)
+    with tqdm(total=states, unit="step", desc="sampling", disable=None) as bar:
+        for i in range(0, n, chunk):
+            x_T = model.noise(min(chunk, n - i), g)
+            own = step_generators(seed, len(x_T), x_T.device, first=i)
+            part = dict(prompted)
+            if prompts is not None:
+                part["prompts"] = prompts[i : i + chunk]
+            run = model.sample(
+                x_T, steps, sampler, own, t_end=t_end, spacing=spacing, **part
+            )
+            for state in run:
+                bar.update()
+            images.append(model.decode(state.x).cpu())
     return torch.cat(images)
 
 

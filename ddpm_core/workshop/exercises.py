@@ -211,7 +211,7 @@ def _one_line(text: str) -> str:
 
 def _verdict(exercise: Exercise, seconds: float) -> tuple[str, str]:
     check_number("seconds", seconds, above=0)
-    book = Path(__file__).parents[1]  # whose checks serve notebooks in other folders
+    book = Path(__file__).parents[2]  # whose checks serve notebooks in other folders
     command = [sys.executable, "-P", "-c", RUNNER, str(book), str(book / "chapters")]
     quiet = {"MPLBACKEND": "agg", "PYTHONUTF8": "1"}
     with tempfile.TemporaryDirectory() as folder:

@@ -86,7 +86,7 @@ def main(
     real = (cars_of_one_prompt(n // 2, seed + i) for i in (1, 2))
     ceiling = metrics.density_coverage(*real).coverage
     write_table(
-        "guidance",
+        "measure-guidance",
         options,
         rows(n, steps, seed),
         {"prompt": ONE_PROMPT, "coverage by real cars": ceiling},
