@@ -237,7 +237,8 @@ def draw_samples(
             )
             for state in run:
                 bar.update()
-            images.append(model.decode(state.x).cpu())
+                x = state.x
+            images.append(model.decode(x).cpu())
     return torch.cat(images)
 
 
