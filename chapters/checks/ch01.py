@@ -29,15 +29,13 @@ def _triple(value: object, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
 def check_analogy(analogy):
     """The row of the gallery nearest to c - a + b."""
     a, b, c = random_numbers(3, 8)
-    others = 3 * random_numbers(20, 8, seed=1)
-    sums = torch.stack([c - a + b, c + a - b, c, b, a + b + c, 9 * (c - a + b)])
-    gallery = torch.cat([others, sums + 0.01])
+    gallery = torch.cat([3 * random_numbers(20, 8, seed=1), _rivals(a, b, c)])
     answer = analogy(a, b, c, gallery)
     expect_given(answer)
     row = torch.as_tensor(answer)
     expect(
         row.numel() == 1 and float(row) == int(row) and 0 <= int(row) < len(gallery),
-        "the function must return the number of a row of the gallery, one whole "
+        "the function must return the index of a row of the gallery, one whole "
         f"number, not {answer!r}",
     )
     hints = {
@@ -47,10 +45,15 @@ def check_analogy(analogy):
         24: "this is the row nearest to a + b + c: one of the signs is wrong",
         25: "you take the largest dot product, which prefers long vectors; the nearest "
         "row is the one with the smallest distance",
+        26: "this row points in the direction of c - a + b, but is three times as "
+        "long: you take the cosine, which ignores lengths; take the Euclidean distance",
+        27: "you add up absolute differences (the L1 norm): the Euclidean distance "
+        "adds up squares",
+        28: "you take the largest difference (the maximum norm): the Euclidean "
+        "distance adds up the squares of all differences",
     }
     reject(int(row) in hints, hints.get(int(row), ""))
-    farthest = (gallery - (c - a + b)).norm(dim=1).argmax()
-    reject(int(row) == farthest, "this is the farthest row: argmin, not argmax")
+    reject(int(row) == 29, "this is the farthest row: argmin, not argmax")
     expect(
         int(row) == 20, "the row nearest to c - a + b is row 20, not the one you give"
     )
@@ -58,7 +61,25 @@ def check_analogy(analogy):
         int(analogy(a, a, c, gallery)) == 22,
         "if a and b are the same, the answer must be the row nearest to c",
     )
-    return "c - a + b among 26 vectors, its mirror image included, and a = b"
+    last = len(gallery) - 1
+    expect(
+        int(analogy(a, b, c, gallery.flip(0))) == last - 20,
+        "with the gallery in reverse order the answer must be the same vector",
+    )
+    return "c - a + b among 30 vectors, nearest by Euclidean distance, and a = b"
+
+
+def _rivals(a, b, c) -> torch.Tensor:
+    """Ten rows: the right one first, then those that mistakes prefer."""
+    point, axes = c - a + b, torch.eye(8, dtype=torch.float64)
+    across = random_numbers(8, seed=2)
+    across -= (across @ point) / (point @ point) * point
+    across *= 0.3 * point.norm() / across.norm()
+    near = 0.6 * axes[0] + 0.8 * axes[1]  # length 1; L1 1.4; maximum 0.8
+    rows = [point + near, c + a - b, c, b, a + b + c]
+    rows += [9 * (point + across), 3 * point]
+    rows += [point + 1.2 * axes[2], point + 0.5 * axes.sum(0), -20 * point]
+    return torch.stack(rows)
 
 
 @exercise
@@ -105,7 +126,29 @@ def check_posterior(posterior):
         close(odds, 9 * math.e),
         f"at -5000 and -5001 the odds must be 9 e = {9 * math.e:.2f}, not {odds:.2f}",
     )
-    return "three points by hand, rows that sum to 1, and log-likelihoods of -5000"
+    mixed = torch.tensor([[0.0, -1.0, -2.0], [-5000.0, -5001.0, -5003.0]]).double()
+    prior = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+    result = torch.as_tensor(posterior(mixed, prior))
+    right = (mixed + prior.log()).softmax(1)
+    expect(
+        result.shape == right.shape,
+        "two points and three classes must give the shape (2, 3), not "
+        f"{tuple(result.shape)}",
+    )
+    reject(
+        bool(result.isnan().any())
+        or (close(result[0], right[0]) and not close(result[1], right[1])),
+        "one point has log p(x | y) near 0, the other near -5000, and the second row "
+        "is wrong: subtract each row's own maximum, not that of all rows",
+    )
+    expect(
+        close(result, right),
+        "with three classes it must be p(y) p(x | y), divided by the sum over them",
+    )
+    return (
+        "three points by hand, rows that sum to 1, log-likelihoods of -5000, also "
+        "beside one of 0, and three classes"
+    )
 
 
 @exercise
@@ -114,8 +157,13 @@ def check_sample_peaks(sample_peaks):
     weights = torch.tensor([0.2, 0.8])
     means, stds = torch.tensor([-2.0, 2.0]), torch.tensor([0.2, 0.5])
     n = 20_000
-    x = sample_peaks(weights, means, stds, n, torch.Generator().manual_seed(0))
-    x = expect_tensor(x, (n,)).double()
+
+    def draw(seed):
+        return sample_peaks(
+            weights, means, stds, n, torch.Generator().manual_seed(seed)
+        )
+
+    x = expect_tensor(draw(0), (n,)).double()
     low = (x < 0).double().mean().item()
     between = (x.abs() < 0.5).double().mean().item()
     reject(
@@ -124,8 +172,8 @@ def check_sample_peaks(sample_peaks):
     )
     reject(
         between > 0.05 or bool(x.abs().mean() < 1.5),
-        f"a share of {between:.2f} of your samples lies in the middle, where there are "
-        "no data: choose one component for each sample, do not add them up",
+        f"a fraction of {between:.2f} of your samples lies in the middle, where there "
+        "are no data: choose one component for each sample, do not add them up",
     )
     reject(
         abs(low - 0.5) < 0.03,
@@ -133,25 +181,74 @@ def check_sample_peaks(sample_peaks):
     )
     reject(
         abs(low - 0.8) < 0.03,
-        "the peaks have each other's share: component k must have the weight k",
+        "the peaks have each other's weight: component k must have the weight k",
     )
     expect(
         abs(low - 0.2) < 0.02,
-        f"a share of 0.2 must come from the peak at -2, but it is {low:.2f}",
+        f"a fraction of 0.2 must come from the peak at -2, but it is {low:.2f}",
     )
     for side, centre, std in ((x[x < 0], -2.0, 0.2), (x[x > 0], 2.0, 0.5)):
         spread = side.std().item()
         reject(
             abs(spread - std**2) < 0.02,
             f"around {centre:g} the standard deviation is {std**2:g}, which is the "
-            "square of what was asked: multiply by the standard deviation",
+            "square of what it should be: multiply by the standard deviation",
         )
         expect(
             abs(side.mean().item() - centre) < 0.05 and abs(spread - std) < 0.03,
             f"around {centre:g} mean and standard deviation must be {centre:g} and "
             f"{std:g}, not {side.mean():.2f} and {spread:.2f}",
         )
-    return "two peaks of weight 0.2 and 0.8, each with its place and its spread"
+        inner = ((side - centre).abs() < std / 2).double().mean().item()
+        expect(
+            abs(inner - 0.383) < 0.03,
+            f"around {centre:g} the spread is right, but the noise is not Gaussian: "
+            f"within half a standard deviation lies a fraction of {inner:.2f}, and "
+            "should lie 0.38",
+        )
+    reject(
+        bool(((x[1:] < 0) == (x[:-1] < 0)).double().mean() > 0.75),
+        "the samples are sorted by component: choose anew for each sample, so that any "
+        "few of them are a sample too",
+    )
+    _expect_generator(draw, x)
+    reject(
+        all(int((draw(seed) < 0).sum()) == round(0.2 * n) for seed in (1, 2)),
+        "every run takes exactly 0.2 n samples from the first peak: a quota is no "
+        "draw; the number must vary from run to run",
+    )
+    _expect_three_peaks(sample_peaks)
+    return (
+        "two peaks of weight 0.2 and 0.8, each with its place, its spread and Gaussian "
+        "noise; three peaks; and the generator decides"
+    )
+
+
+def _expect_generator(draw, x) -> None:
+    """End the check unless the generator, and nothing else, decides on the samples."""
+    expect(
+        torch.equal(draw(0).double(), x),
+        "two calls with equal seeds differ: take every random number from generator",
+    )
+    reject(
+        torch.equal(draw(1).double(), x),
+        "two different seeds give the same samples: use the generator that is given",
+    )
+
+
+def _expect_three_peaks(sample_peaks) -> None:
+    """End the check where the function is written for two components alone."""
+    weights = torch.tensor([0.5, 0.2, 0.3])
+    means, stds = torch.tensor([4.0, 0.0, -4.0]), torch.tensor([0.3, 0.2, 0.4])
+    generator = torch.Generator().manual_seed(0)
+    x = expect_tensor(sample_peaks(weights, means, stds, 10_000, generator), (10_000,))
+    shares = torch.stack([((x - m).abs() < 2).double().mean() for m in means])
+    expect(
+        close(shares, weights, 0.02),
+        "with three components, of weight 0.5, 0.2 and 0.3, the fractions are "
+        f"{', '.join(f'{v:.2f}' for v in shares.tolist())}: the function must take "
+        "any K",
+    )
 
 
 @exercise
@@ -211,7 +308,18 @@ def check_m_step(m_step):
         close(mean[0], x.mean(0)) and close(cov[0], x.T.cov(correction=0)),
         "with K = 1 it must be the mean and the covariance of all points",
     )
-    return "three components by equation (4), and K = 1 against mean and covariance"
+    x, r = random_numbers(30, 3, seed=2), random_numbers(30, 2, seed=3).softmax(1)
+    _, means, covs = _triple(m_step(x, r), (2,), (2, 3), (2, 3, 3))
+    away = x - means[0]
+    expect(
+        close(covs[0], (r[:, 0, None] * away).T @ away / r[:, 0].sum()),
+        "the points may have more than two coordinates: in three dimensions the "
+        "covariances are not right",
+    )
+    return (
+        "three components by equation (4), three dimensions, and K = 1 against mean "
+        "and covariance"
+    )
 
 
 @exercise
@@ -233,6 +341,11 @@ def check_fill_in(fill_in):
     reject(
         close(w, near),
         "your weights do not sum to 1: divide them by their sum",
+    )
+    reject(
+        close(w, near / weights / (near / weights).sum()),
+        "the weights know how well each component explains x1, but not how frequent it "
+        "is: multiply by the old weights",
     )
     wrong = weights * torch.distributions.Normal(m1, s11).log_prob(x1).exp()
     reject(
@@ -262,11 +375,22 @@ def check_fill_in(fill_in):
     variance = s22 - s12**2 / s11
     reject(
         close(s, s22.sqrt()),
-        "the spread is unchanged: what x1 tells must make it smaller",
+        "the spread is unchanged: knowing x1 must make it smaller",
     )
     reject(close(s, variance), "these are variances: return standard deviations")
     expect(close(s, variance.sqrt()), "the variance must be s22 - s12^2 / s11")
-    return "weights, means and standard deviations of two components at x1 = 0.5"
+    one = _triple(
+        fill_in(x1 - 2, *(v[1:] for v in (weights, means, covs))), *[(1,)] * 3
+    )
+    expect(
+        close(torch.cat(one), torch.tensor([1.0, 1.1, 0.82**0.5]).double()),
+        "a single component at x1 = -1.5 must have weight 1, mean 1.1 and standard "
+        "deviation 0.91: the function must take any x1 and any K",
+    )
+    return (
+        "weights, means and standard deviations of two components at x1 = 0.5, and of "
+        "one at x1 = -1.5"
+    )
 
 
 @exercise

@@ -11,8 +11,18 @@ WRONG = {
         (lambda a, b, c, g: _nearest(b, g), "must start at c"),
         (lambda a, b, c, g: int((g @ (c - a + b)).argmax()), "dot product"),
         (lambda a, b, c, g: _nearest(a + b + c, g), "one of the signs"),
-        (lambda a, b, c, g: (g - c + a - b).norm(dim=1).min(), "number of a row"),
+        (lambda a, b, c, g: (g - c + a - b).norm(dim=1).min(), "index of a row"),
         (lambda a, b, c, g: 20, "if a and b are the same"),
+        (
+            lambda a, b, c, g: int(
+                torch.cosine_similarity(g, (c - a + b)[None]).argmax()
+            ),
+            "you take the cosine",
+        ),
+        (lambda a, b, c, g: _nearest(c - a + b, g, order=1), "the L1 norm"),
+        (lambda a, b, c, g: _nearest(c - a + b, g, order=math.inf), "maximum norm"),
+        (lambda a, b, c, g: int((g - c + a - b).norm(dim=1).argmax()), "farthest row"),
+        (lambda a, b, c, g: 22 if (a == b).all() else 20, "reverse order"),
     ],
     "check_posterior": [
         (lambda logp, prior: logp.softmax(1), "prior is missing"),
@@ -20,7 +30,16 @@ WRONG = {
         (lambda logp, prior: (logp + prior).softmax(1), "logarithm of the prior"),
         (lambda logp, prior: logp.exp() * prior, "divide by its sum"),
         (lambda logp, prior: (logp + prior.log()).log_softmax(1), "exponentiate"),
-        (lambda logp, prior: _normalised(logp.exp() * prior), "NaN"),
+        (lambda logp, prior: _normalised(logp.exp() * prior), "exp(-5000) is 0"),
+        (
+            lambda logp, prior: _normalised((logp - logp.max()).exp() * prior),
+            "each row's own maximum",
+        ),
+        (
+            lambda logp, prior: _normalised(logp.double().exp() * prior + 1e-300),
+            "the odds must be",
+        ),
+        (lambda logp, prior: _two_classes(logp, prior), "the shape (2, 3)"),
     ],
     "check_sample_peaks": [
         (
@@ -37,11 +56,40 @@ WRONG = {
         ),
         (
             lambda w, m, s, n, g: _drawn(m, s, 1 - _choice(w, n, g), g),
-            "each other's share",
+            "each other's weight",
+        ),
+        (
+            lambda w, m, s, n, g: _drawn(
+                m, s, w.multinomial(n, replacement=True), torch.Generator()
+            ),
+            "equal seeds differ",
+        ),
+        (
+            lambda w, m, s, n, g: _drawn(
+                m, s, _choice(w, n, _seven()), _seven().manual_seed(8)
+            ),
+            "two different seeds give the same",
+        ),
+        (
+            lambda w, m, s, n, g: _drawn(
+                m[:2], s[:2], (torch.rand(n, generator=g) > w[0]).long(), g
+            ),
+            "take any K",
+        ),
+        (lambda w, m, s, n, g: _drawn(m, s, _quotas(w, n), g), "sorted by component"),
+        (
+            lambda w, m, s, n, g: _drawn(
+                m, s, _quotas(w, n)[torch.randperm(n, generator=g)], g
+            ),
+            "a quota is no draw",
+        ),
+        (
+            lambda w, m, s, n, g: _uniform(m, s, _choice(w, n, g), g),
+            "noise is not Gaussian",
         ),
         (
             lambda w, m, s, n, g: _drawn(m, s**2, _choice(w, n, g), g),
-            "square of what was asked",
+            "square of what it should be",
         ),
     ],
     "check_m_step": [
@@ -68,6 +116,7 @@ WRONG = {
             "covariances are divided by n",
         ),
         (lambda x, r: r.mean(0), "three tensors"),
+        (lambda x, r: _flat_m_step(x, r), "more than two coordinates"),
     ],
     "check_fill_in": [
         (lambda x1, w, m, c: (w, *_given(x1, w, m, c)[1:]), "weights are unchanged"),
@@ -94,6 +143,17 @@ WRONG = {
             ),
             "these are variances",
         ),
+        (
+            lambda x1, w, m, c: (
+                _given(x1, torch.ones_like(w), m, c)[0],
+                *_given(x1, w, m, c)[1:],
+            ),
+            "how frequent it is",
+        ),
+        (
+            lambda x1, w, m, c: _given(torch.tensor(0.5).double(), w, m, c),
+            "any x1 and any K",
+        ),
     ],
     "check_flow_log_density": [
         (lambda x, t, s: _flow(x, t, s, 0.0), "integrates to"),
@@ -119,8 +179,13 @@ WRONG = {
 }
 
 
-def _nearest(point, gallery):
-    return int((gallery - point).norm(dim=1).argmin())
+def _nearest(point, gallery, order=2):
+    return int((gallery - point).norm(order, dim=1).argmin())
+
+
+def _two_classes(logp, prior):
+    odds = logp[:, 1] - logp[:, 0] + (prior[1] / prior[0]).log()
+    return torch.stack([(-odds).sigmoid(), odds.sigmoid()], 1)
 
 
 def _normalised(joint):
@@ -133,6 +198,27 @@ def _choice(weights, n, generator):
 
 def _drawn(means, stds, k, generator):
     return means[k] + stds[k] * torch.randn(len(k), generator=generator)
+
+
+def _seven():
+    return torch.Generator().manual_seed(7)
+
+
+def _quotas(weights, n):
+    counts = (weights * n).round().long()
+    return torch.arange(len(weights)).repeat_interleave(counts)
+
+
+def _uniform(means, stds, k, generator):
+    noise = (torch.rand(len(k), generator=generator) * 2 - 1) * 3**0.5
+    return means[k] + stds[k] * noise
+
+
+def _flat_m_step(x, r):
+    """Right in the plane; in space the covariances lack the third coordinate."""
+    means, covs = _moments(x, r)
+    covs[:, 2:] = 0.0
+    return r.mean(0), means, covs
 
 
 def _scatter(x, r, centre):
