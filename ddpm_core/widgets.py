@@ -8,7 +8,7 @@ the built book hides.
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
-from math import inf, log10
+from math import cos, inf, log10, pi
 
 import ipywidgets
 import torch
@@ -221,7 +221,7 @@ def schedule_explorer(
         )
     eps = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
     labels = [f"{100 * k / stages:.0f} % of T" for k in range(stages + 1)]
-    controls, slider = _controls(labels, "t", 400, start=stages // 4)
+    controls, slider = _controls(labels, "t", 400, start=stages // 2)
     stacks = [
         _stack(_explorer_frames(schedule, image, eps, stages), slider)
         for schedule in presets.values()
@@ -249,7 +249,11 @@ class _Side:
         self.names, self.own = names, None
         self.stack = Stack(stacks, selected_index=start)
         self.choice = ipywidgets.Dropdown(
-            options=names, index=start, description=letter, layout=Layout(width="22em")
+            options=names,
+            index=start,
+            description=letter,
+            layout=Layout(width="23em"),
+            style={"description_width": "initial"},  # the longest name needs the room
         )
         jslink((self.choice, "index"), (self.stack, "selected_index"))
         self.view = VBox([self.choice, self.stack], layout=Layout(width="23em"))
@@ -316,7 +320,7 @@ def _explorer_frame(schedule: Schedule, image: Images, eps, t: int) -> str:
         + picture(x_t, f"The image noised to {said}; {figures}.")
         + f"<div><b>{said}</b></div><div>{figures}</div>"
         + _chart("alpha_bar", alpha_bar, t, (0, 1), BLUE)
-        + _chart("SNR in dB", snr, t, (-40, 40), ORANGE)
+        + _chart("SNR in dB", snr, t, (-90, 50), ORANGE)
         + "</div>"
     )
 
@@ -349,7 +353,7 @@ def _chart(
         share = (min(max(values[time], low), high) - low) / (high - low)
         return 34 + width * time / T, 18 + height * (1 - share)
 
-    times = sorted({round(k * T / 48) for k in range(49)})
+    times = sorted({round(T * (1 - cos(pi * k / 48)) / 2) for k in range(49)})
     line = " ".join("{:.0f},{:.1f}".format(*point(time)) for time in times)
     x, y = point(t)
     middle = 18 + height / 2

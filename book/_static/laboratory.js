@@ -64,7 +64,7 @@ function drawNoised(canvas, clean, eps, alphaBar) {
 
 // Curves -----------------------------------------------------------------------------------
 
-const signed = (v) => String(+v.toPrecision(3)).replace("-", "−");
+const signed = (v) => String(+v.toPrecision(3)).replace("-", "−").replace("Infinity", "∞");
 
 function chart(title, values, t, [low, high], kind) {
   const [width, height, left, top] = [300, 76, 36, 18];
@@ -105,7 +105,7 @@ const FIELDS = `
     <label class="of-linear">β at T <input name="betaEnd" type="number" step="any"
       value="0.02"></label>
     <label><input name="zeroSnr" type="checkbox"> rescaled to SNR 0 at T</label>
-    <label class="time">t <input name="t" type="range" min="0" max="100" value="30"></label>
+    <label class="time">t <input name="t" type="range" min="0" max="100" step="0.1" value="30"></label>
     <p class="said" role="status"></p>
   </fieldset>
   <div class="shown"><canvas width="32" height="32" role="img"></canvas><div class="curves">
@@ -154,7 +154,7 @@ function openLaboratory(place, clean) {
     drawNoised(canvas, clean, eps, alphaBar[t]);
     curves.innerHTML =
       chart("ᾱ, the share of signal", alphaBar, t, [0, 1], "signal") +
-      chart("SNR in dB", snr, t, [-40, 40], "ratio") +
+      chart("SNR in dB", snr, t, [-90, 50], "ratio") +
       chart("β of each step, up to 0.1", beta, t, [0, 0.1], "step");
     form.alphaBar = alphaBar;
   }

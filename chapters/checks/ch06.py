@@ -16,81 +16,106 @@ from checks._feedback import (
 from ddpm_core.unet import Attention, ResidualBlock, SinusoidalEmbedding
 
 
+def _count(value: object) -> float:
+    """Return a number, or a tensor with one number in it, as a float."""
+    expect_given(value)
+    try:
+        count = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(value).__name__
+        expect(False, f"the function must return one number, not a {kind}")
+    expect(count == round(count), f"a count is a whole number, not {count:g}")
+    return count
+
+
+def _expect_gradient(result: torch.Tensor) -> None:
+    """End the check if no gradient can flow from the result to the input."""
+    expect(
+        result.requires_grad,
+        "no gradient reaches the input: with `torch.no_grad` or `detach` inside, the "
+        "layers before this one could not be trained",
+    )
+
+
 @exercise
 def check_block_parameters(block_parameters):
     """The number of parameters of a residual block."""
-    for i, o, e in ((16, 32, 64), (8, 8, 32)):
-        n = block_parameters(i, o, e)
-        expect_given(n)
-        n, case = int(n), f"for {i} -> {o} channels and an embedding of {e}"
+    for i, o, e in ((16, 40, 64), (8, 8, 32), (24, 8, 20)):
+        n = _count(block_parameters(i, o, e))
+        case = f"for {i} -> {o} channels and an embedding of {e}"
         block = ResidualBlock(i, o, e, groups=4, dropout=0.0)
         sizes = {name: p.numel() for name, p in block.named_parameters()}
         right = sum(sizes.values())
-        biases = sum(v for k, v in sizes.items() if k.endswith("bias"))
-        norms = sum(v for k, v in sizes.items() if k.startswith("norm"))
-        reject(
-            n == right - norms,
-            f"{case} you leave out the normalisations: each has a scale and a shift "
-            "for every channel",
-        )
-        reject(
-            n == right - biases + norms // 2,
-            f"{case} you leave out the biases: one for each output of a layer",
-        )
-        reject(
-            n == right - e * o - o,
-            f"{case} you leave out the linear layer that brings in the time",
-        )
-        reject(
-            i != o and n == right - i * o - o,
-            f"{case} you leave out the 1 x 1 convolution on the way around",
-        )
+        norms = 2 * (i + o)
+        skip = i * o + o if i != o else 0
+        of_convolutions = 3 * o if i != o else 2 * o  # biases
+        missing = {
+            norms: "you leave out the normalisations: each has a scale and a shift for "
+            "every channel",
+            i + o: "each normalisation has two parameters a channel, a scale and a "
+            "shift",
+            of_convolutions + o: "you leave out the biases: one for each output of a "
+            "layer",
+            of_convolutions: "you leave out the biases of the convolutions: one for "
+            "each output channel",
+            e * o + o: "you leave out the linear layer that brings in the timestep",
+            skip: "you leave out the 1 x 1 convolution around the block",
+            6 * (i * o + o * o): "a 3 x 3 filter has 9 weights for each pair of "
+            "channels, not 3",
+            9 * o * (o - i): "the second convolution has `outputs` channels on both "
+            "sides",
+        }
+        for left_out, hint in missing.items():
+            reject(left_out != 0 and n == right - left_out, f"{case} {hint}")
         reject(
             i == o and n == right + i * o + o,
-            f"{case} you count a convolution on the way around, but the widths are "
+            f"{case} you count a convolution around the block, but the widths are "
             "equal there and nothing has to change",
         )
-        expect(n == right, f"{case} the block has {right:,} parameters, not {n:,}")
-    return "the library's block, with and without a change of width"
+        expect(n == right, f"{case} the block has {right:,} parameters, not {n:,.0f}")
+    return "the library's block, with more, equal and fewer channels"
 
 
 @exercise
 def check_receptive_field(receptive_field):
     """How many pixels across a stack of (kernel, stride) layers sees."""
-    by_hand = [(3, 1), (3, 1), (3, 1)]
-    r = receptive_field(by_hand)
-    expect_given(r)
+    r = _count(receptive_field([(3, 1), (3, 1), (3, 1)]))
     reject(
-        int(r) in (9, 27),
+        r in (9, 27),
         "kernels neither add up nor multiply (3 + 3 + 3, 3 * 3 * 3): neighbouring "
         "windows overlap, and each layer adds kernel - 1 = 2",
     )
-    expect(int(r) == 7, f"three 3 x 3 convolutions see 7 pixels across, not {r}")
-    expect(int(receptive_field([])) == 1, "without any layer a pixel sees itself: 1")
-    stack = [(3, 1), (4, 2), (3, 1), (3, 2), (3, 1)]
-    r, seen = int(receptive_field(stack)), _seen(stack)
+    expect(r == 7, f"three 3 x 3 convolutions see 7 pixels across, not {r:g}")
+    expect(_count(receptive_field([])) == 1, "without any layer a pixel sees itself: 1")
+    _check_stack(receptive_field, [(3, 1), (4, 2), (3, 1), (3, 2), (3, 1)])
+    _check_stack(receptive_field, [(5, 3), (1, 1), (3, 2), (2, 1)])
+    return "stacks by hand, and two stacks with strides against their gradients"
+
+
+def _check_stack(receptive_field, stack: list[tuple[int, int]]) -> None:
+    r, seen = _count(receptive_field(list(stack))), _seen(stack)
     reject(
         r == 1 + sum(k - 1 for k, _ in stack),
         "you ignore the strides: after a stride of 2, one step of a filter is two "
         "pixels of the input",
     )
-    late = 1 + sum((k - 1) * s for k, s in stack)
     reject(
-        r == late,
+        r == 1 + sum((k - 1) * s for k, s in stack),
         "you let a stride widen its own layer only; it widens all layers after it, "
         "and strides multiply",
     )
-    jump, early = 1, 1
+    jump, total, early, added = 1, 0, 1, 1
     for k, s in stack:
-        jump *= s
+        added += (k - 1) * max(1, total)
+        jump, total = jump * s, total + s * (s > 1)
         early += (k - 1) * jump
     reject(
         r == early,
         "a layer's own stride does not widen its own window: first add "
         "(kernel - 1) * jump, then multiply the jump by the stride",
     )
-    expect(r == seen, f"{stack} sees {seen} pixels across by its gradient, not {r}")
-    return "stacks by hand, and a stack with strides against its gradient"
+    reject(r == added != seen, "strides multiply; you add them")
+    expect(r == seen, f"{stack} sees {seen} pixels across by its gradient, not {r:g}")
 
 
 def _seen(stack: list[tuple[int, int]]) -> int:
@@ -106,61 +131,100 @@ def _seen(stack: list[tuple[int, int]]) -> int:
 @exercise
 def check_group_norm(group_norm):
     """Group normalisation without scale and shift: the bug clinic."""
-    sizes = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64).view(3, 1, 1, 1)
-    x = sizes * random_numbers(3, 8, 4, 4) + random_numbers(1, 8, 1, 1, seed=1)
-    y = expect_tensor(group_norm(x, 4), x.shape)
+    _check_groups(group_norm, (3, 8, 4, 4), 4)
+    _check_groups(group_norm, (2, 6, 5, 3), 3)
+    flat = torch.full((2, 4, 3, 3), 0.7, dtype=torch.float64)
+    y = group_norm(flat, 2)
+    expect(
+        bool(y.isfinite().all()) and close(y, torch.zeros_like(y)),
+        "a flat image must come out as 0, but its variance is 0 and you divide by it: "
+        "add 1e-5 to the variance",
+    )
+    faint = 1e-3 * random_numbers(2, 8, 4, 4)  # of variance 1e-6
+    y = expect_tensor(group_norm(faint, 4), faint.shape)
+    parts = faint.reshape(2, 4, -1)
+    std = parts.std(2, correction=0, keepdim=True)
+    centred = parts - parts.mean(2, keepdim=True)
+    for divisor in (std, std + 1e-5):
+        reject(
+            close(y, (centred / divisor).view_as(faint), 1e-3),
+            "in a very faint image the groups must not come out with variance 1: add "
+            "1e-5 to the variance, inside the root, not to the standard deviation",
+        )
+    expect(
+        close(y, F.group_norm(faint, 4), 1e-3),
+        "in a very faint image the values are not torch's: is it 1e-5 that you add to "
+        "the variance?",
+    )
+    x = random_numbers(2, 8, 4, 4).requires_grad_()
+    _expect_gradient(group_norm(x, 4))
+    return (
+        "alone as in company, mean 0 and variance 1 in each group, flat and faint "
+        "images, torch's own"
+    )
+
+
+def _check_groups(group_norm, shape: tuple[int, ...], groups: int) -> None:
+    b, c = shape[:2]
+    sizes = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)[:b].view(-1, 1, 1, 1)
+    x = sizes * random_numbers(*shape) + random_numbers(1, c, 1, 1, seed=1)
+    given = x.clone()
+    y = expect_tensor(group_norm(given, groups), shape)
+    expect(torch.equal(x, given), "your function changes its argument x in place")
     reject(
-        not close(group_norm(x[:1], 4)[0], y[0]),
+        not close(group_norm(x[:1], groups)[0], y[0]),
         "the first image comes out differently alone and in company: the mean and the "
         "variance are taken over the batch too. Keep its dimension",
     )
-    whole = F.group_norm(x, 1)
-    single = F.group_norm(x, 8)
-    reject(
-        close(y, whole, 1e-3),
-        "all channels of an image share one mean and variance here: split them into "
-        "groups first",
+    width = c // groups
+    scattered = torch.arange(c).view(width, groups).T.flatten()  # 0, 4, 1, 5, ...
+    regrouped = F.group_norm(x[:, scattered], groups)[:, scattered.argsort()]
+    mistakes = (
+        (
+            F.group_norm(x, 1),
+            "all channels of an image share one mean and variance here: split them "
+            "into groups first",
+        ),
+        (
+            F.group_norm(x, c),
+            "each channel is normalised by itself: the channels of a group share a "
+            "mean and a variance",
+        ),
+        (
+            F.group_norm(x, width),
+            f"you make groups of {groups} channels; `groups` = {groups} is the number "
+            f"of groups, here of {width} channels each",
+        ),
+        (
+            regrouped,
+            "a group is a run of neighbouring channels: here 0 and 1, then 2 and 3; "
+            "yours have channels from far apart",
+        ),
     )
-    reject(
-        close(y, single, 1e-3),
-        "each channel is normalised by itself: the channels of a group share a mean "
-        "and a variance",
-    )
-    reject(
-        close(y, F.group_norm(x, 2), 1e-3),
-        "you make groups of 4 channels; `groups` = 4 is the number of groups, here of "
-        "2 channels each",
-    )
-    scattered = torch.arange(8).view(2, 4).T.flatten()  # 0, 4, 1, 5, ...
-    regrouped = F.group_norm(x[:, scattered], 4)[:, scattered.argsort()]
-    reject(
-        close(y, regrouped, 1e-3),
-        "a group is a run of neighbouring channels: here 0 and 1, then 2 and 3; "
-        "yours have channels from far apart",
-    )
-    groups = y.reshape(3, 4, -1)
+    for mistaken, hint in mistakes:
+        reject(close(y, mistaken, 1e-3), hint)
+    parts = y.reshape(b, groups, -1)
+    mean, variance = parts.mean(2), parts.var(2, correction=0)
+    n = parts.shape[2]
     expect(
-        close(groups.mean(2), torch.zeros(3, 4), 1e-3),
+        close(mean, torch.zeros_like(mean), 1e-3),
         "the mean of each group of each image must be 0",
     )
-    variance = groups.var(2, correction=0)
-    n = groups.shape[2]
     reject(
-        close(variance, torch.full((3, 4), (n - 1) / n), 1e-3),
+        close(variance, torch.full_like(variance, (n - 1) / n), 1e-3),
         f"the groups' variances are {(n - 1) / n:.2f}: `var` and `std` divide by n - 1 "
-        "if they are not told `correction=0`",
+        "unless they get `correction=0`",
     )
     reject(
-        not close(variance, torch.ones(3, 4), 1e-2),
+        not close(variance, torch.ones_like(variance), 1e-2),
         f"the groups' variances are {variance.min():.2f} to {variance.max():.2f} "
         "instead of 1: did you divide by the variance, where the standard deviation "
         "belongs?",
     )
     expect(
-        close(y, F.group_norm(x, 4), 1e-2),
+        close(y, F.group_norm(x, groups), 1e-3),
         "the means and variances are right, but not the values: are they in order?",
     )
-    return "alone as in company, mean 0 and variance 1 in each group, torch's own"
 
 
 @exercise
@@ -199,15 +263,31 @@ def check_advance(advance):
         "this is not the code of t + 25. Are all the sines in front, and do a sine and "
         "the cosine of the same hand go together?",
     )
-    return "three times advanced by 25, and by 0, and the length of every hand"
+    earlier = expect_tensor(advance(code, omega, -40), code.shape)
+    expect(close(earlier, embed(t - 40), 1e-3), "with k = -40 the code is not right")
+    _check_other_hands(advance)
+    return "three timesteps advanced by 25, 0 and -40, and hands of other speeds"
+
+
+def _check_other_hands(advance) -> None:
+    """The speeds come from `omega`, also where they are not the library's."""
+    omega = torch.tensor([2.0, 0.3, 0.05], dtype=torch.float64)
+    t = torch.tensor([[5.0], [900.0]], dtype=torch.float64)
+    code, later = (
+        torch.cat([(u * omega).sin(), (u * omega).cos()], dim=1) for u in (t, t + 7)
+    )
+    expect(
+        close(expect_tensor(advance(code, omega, 7), code.shape), later, 1e-3),
+        "with other speeds than the library's the code is not right: each hand turns "
+        "by k times its own speed in `omega`, whatever t is",
+    )
 
 
 @exercise
 def check_attention_flops(attention_flops):
     """FLOP of an attention block on side x side positions."""
-    for side, channels in ((8, 48), (16, 32)):
-        f = attention_flops(side, channels)
-        expect_given(f)
+    for side, channels in ((8, 48), (12, 40)):
+        f = _count(attention_flops(side, channels))
         n, c = side**2, channels
         right, case = 8 * n * c**2 + 4 * n**2 * c, f"at {side} x {side}, c = {channels}"
         reject(
@@ -217,6 +297,16 @@ def check_attention_flops(attention_flops):
         reject(
             int(f) == right - 2 * n * c**2,
             f"{case} you leave out the last linear layer, `out`",
+        )
+        reject(
+            int(f) == right - 4 * n * c**2,
+            f"{case} you count one map of `qkv`; it makes three vectors for each "
+            "position",
+        )
+        reject(
+            int(f) == right - 4 * n**2 * c,
+            f"{case} you count the linear layers only: the two products with all pairs "
+            "of positions are missing",
         )
         reject(
             int(f) == right - 2 * n**2 * c,
@@ -236,7 +326,7 @@ def check_attention_flops(attention_flops):
             int(f) == counted,
             f"{case} PyTorch counts {counted:,} FLOP, you {int(f):,}",
         )
-    return "PyTorch's own count, at 8 x 8 and at 16 x 16"
+    return "PyTorch's own count, at 8 x 8 and at 12 x 12"
 
 
 @exercise
@@ -290,4 +380,20 @@ def check_attend(attend):
         "`view(b, n, heads, c // heads)` the heads must be moved before the positions",
     )
     expect(close(four, reference(4)), "with 4 heads the values are not right")
-    return "one head by the formula, four by PyTorch's own, and heads kept apart"
+    two = expect_tensor(attend(q, k, v, 2), q.shape)
+    expect(close(two, reference(2)), "4 heads are right, but 2 heads are not")
+    _check_gradient_and_shape(attend)
+    return "one head by the formula, two and four by PyTorch's own, heads kept apart"
+
+
+def _check_gradient_and_shape(attend) -> None:
+    q, k, v = random_numbers(3, 3, 7, 12, seed=1)
+    parts = [x.view(3, 7, 3, 4).transpose(1, 2) for x in (q, k, v)]
+    right = F.scaled_dot_product_attention(*parts).transpose(1, 2).reshape(3, 7, 12)
+    result = expect_tensor(attend(q.requires_grad_(), k, v, 3), q.shape)
+    expect(
+        close(result.detach(), right.detach()),
+        "(2, 5, 8) is right, but (3, 7, 12) with 3 heads is not: is a size written out "
+        "as a number?",
+    )
+    _expect_gradient(result)
