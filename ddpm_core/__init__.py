@@ -1,9 +1,16 @@
 """Denoising diffusion in small, readable pieces: the library of the book.
 
-One idea a module: `schedules` (how much signal is left at time t), `diffusion`
-(noising, targets, the loss), `samplers` (from noise to data), `unet` (the network),
-`training`, `datasets`, `metrics`, `plots` and `widgets`. Samplers know a model only as
-a function `denoise(x_t, t) -> x0_hat`.
+The process:    schedules, diffusion, samplers
+Networks:       unet, dit, attention, compiling
+Conditions:     conditioning, tokens, clip, published_clip, latent, classifier
+Further views:  score, mixtures, editing, distillation
+Neighbours:     vae, gan, levels, metrics, training, muon
+Trained models: config, weights, models
+For chapters:   plots, widgets
+Everywhere:     types, checking, options
+
+One door further: `datasets` (toy cars, photos) and `workshop` (runs, cards, commands).
+A sampler knows a model only as a function `denoise(x_t, t) -> x0_hat`.
 """
 
 __version__ = "0.1.0"

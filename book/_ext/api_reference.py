@@ -18,9 +18,9 @@ from repository import source_url
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
+from library_map import CORE, ROOMS
+
 PACKAGE = "ddpm_core"
-TABLE = "book/contributing.md"
-ROW = re.compile(r"^\| ((?:`\w+`(?:, )?)+) \|", re.MULTILINE)
 CHAPTERS = re.compile(r"\s*\bChapters?\s+(\d\d(?:(?:,|\s+and|\s+to)\s+\d\d)*)\.$")
 LONG = 28  # characters of a formula that stands by itself
 
@@ -71,7 +71,7 @@ def files_of(root: Path, module: str) -> list[Path]:
     if alone.is_file():
         return [alone]
     folder = root / PACKAGE / module
-    inner = [p for p in sorted(folder.glob("*.py")) if not p.name.startswith("__")]
+    inner = [p for p in sorted(folder.rglob("*.py")) if not p.name.startswith("__")]
     return [folder / "__init__.py", *inner]
 
 
@@ -90,8 +90,8 @@ class APIReference(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return a section for each module of the table."""
         self.root = Path(self.env.srcdir)
-        rows = ROW.findall((self.root / TABLE).read_text(encoding="utf-8"))
-        modules = [name for row in rows for name in re.findall(r"\w+", row)]
+        modules = [module.name for part in CORE.values() for module in part]
+        modules += [room.name for room in ROOMS if "." not in room.name]
         trees = {}
         for path in (p for module in modules for p in files_of(self.root, module)):
             self.env.note_dependency(str(path))
@@ -101,7 +101,7 @@ class APIReference(SphinxDirective):
             for path, tree in trees.items()
         }
         self.known = [m.name for path in found for m in flattened(found[path])]
-        self.env.note_dependency(str(self.root / TABLE))
+        self.env.note_dependency(str(Path(__file__).with_name("library_map.py")))
         return [
             self.section(path, ast.get_docstring(trees[path]) or "", members)
             for path, members in found.items()

@@ -21,7 +21,7 @@ def ingredients() -> dict[str, str]:
         folder = ROOT / "data" / "weights" / name
         return json.loads((folder / "card.json").read_text())
 
-    code = (ROOT / "ddpm_core" / "browser.py").read_bytes()
+    code = Path(__file__).with_name("browser_export.py").read_bytes()
     unet = card(MODEL)
     text = card(unet["config"]["text"])
     return {

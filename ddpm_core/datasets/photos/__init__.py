@@ -1,0 +1,1 @@
+"""Photos, in the forms in which people have them, as packed images."""

@@ -1,0 +1,1 @@
+"""Trainings of what stands beside diffusion: judges, encoders, rivals."""
