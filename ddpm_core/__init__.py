@@ -7,7 +7,7 @@ Further views:  score, mixtures, editing, distillation
 Neighbours:     vae, gan, levels, metrics, training, muon
 Trained models: config, weights, models
 For chapters:   plots, widgets
-Everywhere:     types, checking, options
+Everywhere:     types, checking, values, options
 
 One door further: `datasets` (toy cars, photos) and `workshop` (runs, cards, commands).
 A sampler knows a model only as a function `denoise(x_t, t) -> x0_hat`.

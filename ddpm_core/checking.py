@@ -4,63 +4,17 @@ Shapes and types are known without waiting for a device, so these checks may sta
 training step. Values of tensors are checked on the CPU alone.
 """
 
-import sys
 from collections.abc import Sequence
-from math import inf
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-LARGEST = torch.finfo(torch.float64).max
-LONGEST = 80  # characters of a value that an error quotes
+from ddpm_core.values import check_count, check_number, quoted
 
-
-def quoted(value: object) -> str:
-    """Return the value as an error shows it: on one line, and not too long."""
-    try:
-        text = repr(value).replace("\n", " ")
-    except ValueError:  # a whole number of more digits than Python writes
-        text = f"a {type(value).__name__} of {sys.getsizeof(value)} bytes"
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
-
-
-def check_number(
-    name: str,
-    value: object,
-    low: float = -inf,
-    high: float = inf,
-    *,
-    above: float | None = None,
-) -> None:
-    """Raise unless `value` is a finite number in low..high, or above `above`.
-
-    TypeError for what is no number, ValueError for one out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {quoted(value)}")
-    if not abs(value) <= LARGEST:  # nor NaN
-        raise ValueError(f"{name} must be a finite number, got {quoted(value)}")
-    if above is not None and not value > above:
-        raise ValueError(f"{name} must be above {above}, got {value}")
-    if not low <= value <= high:
-        allowed = f"lie in [{low}, {high}]" if inf not in (-low, high) else None
-        raise ValueError(f"{name} must {allowed or _bound(low, high)}, got {value}")
-
-
-def check_count(name: str, value: object, low: float = 1, high: float = inf) -> None:
-    """Raise unless `value` is a whole number in low..high, as `check_number` does."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, got {quoted(value)}")
-    if not low <= value <= high:
-        allowed = f"lie in {low}..{high}" if inf not in (-low, high) else None
-        raise ValueError(
-            f"{name} must {allowed or _bound(low, high)}, got {quoted(value)}"
-        )
-
-
-def _bound(low: float, high: float) -> str:
-    return f"be at least {low}" if high == inf else f"be at most {high}"
+__all__ = [
+    "check_count", "check_finite", "check_floating", "check_integers", "check_number",
+    "check_output", "check_shape", "quoted",
+]  # fmt: skip
 
 
 def check_floating(name: str, x: object, shape: str = "(b, ...)") -> None:

@@ -10,7 +10,7 @@ from dataclasses import MISSING, field, fields
 from math import isfinite
 from typing import Any, TypeVar, get_args, get_origin
 
-from ddpm_core.checking import quoted
+from ddpm_core.values import quoted
 
 Config = TypeVar("Config")
 

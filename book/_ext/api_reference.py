@@ -71,8 +71,14 @@ def files_of(root: Path, module: str) -> list[Path]:
     if alone.is_file():
         return [alone]
     folder = root / PACKAGE / module
-    inner = [p for p in sorted(folder.rglob("*.py")) if not p.name.startswith("__")]
-    return [folder / "__init__.py", *inner]
+    own = folder / "__init__.py"
+    return [own, *(path for path in sorted(folder.rglob("*.py")) if path != own)]
+
+
+def all_modules() -> list[str]:
+    """The modules and rooms of the map, in its order."""
+    core = [module.name for part in CORE.values() for module in part]
+    return core + [room.name for room in ROOMS if "." not in room.name]
 
 
 def dotted(root: Path, path: Path) -> str:
@@ -90,10 +96,8 @@ class APIReference(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return a section for each module of the table."""
         self.root = Path(self.env.srcdir)
-        modules = [module.name for part in CORE.values() for module in part]
-        modules += [room.name for room in ROOMS if "." not in room.name]
         trees = {}
-        for path in (p for module in modules for p in files_of(self.root, module)):
+        for path in (p for m in all_modules() for p in files_of(self.root, m)):
             self.env.note_dependency(str(path))
             trees[path] = ast.parse(path.read_text(encoding="utf-8"))
         found = {

@@ -20,7 +20,7 @@ class Module(NamedTuple):
     imports: str = ""
 
 
-OPEN = {"types", "checking", "options"}
+OPEN = {"types", "checking", "options", "values"}
 """What every module may import."""
 
 CORE = {
@@ -97,8 +97,9 @@ CORE = {
     ],
     "In every module": [
         Module("types", "names for the shapes of tensors"),
-        Module("checking", "checks of what public functions take"),
-        Module("options", "fields of configurations: help, range, JSON", "checking"),
+        Module("checking", "checks of what public functions take", "values"),
+        Module("values", "checks of plain values, without torch"),
+        Module("options", "fields of configurations: help, range, JSON", "values"),
     ],
 }
 """The core, one idea a module. It never imports the workshop."""

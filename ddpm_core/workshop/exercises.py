@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_core.checking import check_number, quoted
+from ddpm_core.values import check_number, quoted
 
 HEADING = re.compile(r"^### Exercise (\d+): (.+?) *(★*)\s*$", re.MULTILINE)
 PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_core.checking import quoted
+from ddpm_core.values import quoted
 from ddpm_core.workshop.presets import Preset
 
 KEPT = 2  # checkpoints
