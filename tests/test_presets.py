@@ -80,6 +80,7 @@ def test_unknown_names_list_what_there_is():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"absent": ("red+blue",)}, "names two values of one attribute"),
         ({"batch": 0}, "batch must be a whole number, at least 1 and at mo.*; got 0"),
         ({"ema": 1.0}, "ema must be a number, at least 0 and below 1; got 1.0"),
         ({"size": 30}, "size must be a multiple of 4"),

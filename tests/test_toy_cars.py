@@ -312,6 +312,8 @@ def test_cars_that_show_a_combination_are_found_and_made():
         ValueError, match="no toy car is 'pink', in 'pink.van'; there is:"
     ):
         showing_any(mixed, ["pink+van"])
+    with pytest.raises(ValueError, match="'red.blue': it names two values of one"):
+        showing_any(mixed, ["red+blue"])
 
 
 PARENT = """

@@ -102,7 +102,8 @@ def showing_any(
 ) -> Bool[np.ndarray, " n"]:
     """Which cars show all of some combination, such as 'purple+convertible+snow'.
 
-    Raises ValueError for a value that is none of ATTRIBUTES. Chapter 10.
+    Raises ValueError for a value that is none of ATTRIBUTES, and for two values of one
+    of them. Chapter 10.
     """
     shown = np.zeros(len(attributes), bool)
     for combination in combinations:
@@ -116,7 +117,8 @@ def attributes_showing(
 ) -> Int64[np.ndarray, "n 5"]:
     """Draw n rows of attributes that show a combination, all else at random.
 
-    Raises ValueError for a value that is none of ATTRIBUTES. Chapter 10.
+    Raises ValueError for a value that is none of ATTRIBUTES, and for two values of one
+    of them. Chapter 10.
     """
     rng = np.random.default_rng(seed)
     rows = np.stack([rng.integers(len(v), size=n) for v in ATTRIBUTES.values()], 1)
@@ -138,7 +140,12 @@ def _columns(combination: str) -> dict[int, int]:
                 f"no toy car is {name!r}, in {combination!r}; "
                 f"there is: {', '.join(places)}"
             )
-    return dict(places[name] for name in combination.split("+"))
+    fixed = [places[name] for name in combination.split("+")]
+    if len(dict(fixed)) < len(fixed):
+        raise ValueError(
+            f"no toy car is all of {combination!r}: it names two values of one attribute"
+        )
+    return dict(fixed)
 
 
 def draw_toy_cars(

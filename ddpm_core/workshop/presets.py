@@ -9,9 +9,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ddpm_core.checking import quoted
 from ddpm_core.config import ModelConfig
-from ddpm_core.datasets.toy_cars import NEVER_TRAINED
+from ddpm_core.datasets.toy_cars import ATTRIBUTES, NEVER_TRAINED, showing_any
 from ddpm_core.options import (
     check,
     from_json,
@@ -119,6 +121,7 @@ class Preset:
             )
 
     def _check_training(self) -> None:
+        showing_any(np.zeros((1, len(ATTRIBUTES)), np.int64), self.absent)  # its errors
         if self.warmup > self.epochs:
             raise ValueError(
                 f"warmup must be at most epochs = {self.epochs}, got {self.warmup:g}"
