@@ -95,7 +95,9 @@ def laboratory_car() -> str:
 if __name__ == "__main__":
     animation(STATIC / "out-of-noise.webp")
     stages(STATIC / "cars.png")
-    config = yaml.safe_load((STATIC.parents[1] / "_config.yml").read_text())
+    config = yaml.safe_load(
+        (STATIC.parents[1] / "_config.yml").read_text(encoding="utf-8")
+    )
     social_card(STATIC / "social-card.png", config["title"])
     tiled(walk(40)[-1, :1], 1).save(STATIC / "favicon.png", optimize=True)
-    (STATIC / "laboratory-car.js").write_text(laboratory_car())
+    (STATIC / "laboratory-car.js").write_text(laboratory_car(), encoding="utf-8")

@@ -102,6 +102,38 @@ def test_the_map_names_every_module():
     assert "```{library-map}" in (ROOT / "book" / "contributing.md").read_text()
 
 
+TEXT_CALLS = {"open", "read_text", "write_text"}
+
+
+def without_encoding(path: Path) -> list[int]:
+    """The lines that read or write text in the encoding of the machine."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        given = {keyword.arg for keyword in node.keywords}
+        values = [*node.args, *(k.value for k in node.keywords)]
+        modes = [getattr(value, "value", "") for value in values]
+        binary = any(
+            isinstance(m, str) and re.fullmatch(r"[rwax]b\+?", m) for m in modes
+        )
+        own = isinstance(node.func, ast.Attribute) and name == "open"
+        files = not own or any(m in ("r", "w", "a", "x") for m in modes)
+        if name in TEXT_CALLS and files and not binary and "encoding" not in given:
+            found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*modules(), *sorted((ROOT / "book").rglob("*.py"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_text_is_utf8_on_every_machine(path):
+    assert without_encoding(path) == []
+
+
 # Chapters ---------------------------------------------------------------------------
 
 ONLY_IN_THE_BOOK = {

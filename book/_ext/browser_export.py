@@ -71,7 +71,9 @@ def export_for_browser(name: str | Path, folder: Path) -> None:
         _ConditionedUNet(model.net), (x, t, *condition), folder / "unet.onnx",
         input_names=["x_t", "t", *parts], output_names=["predicted"],
     )  # fmt: skip
-    (folder / "model.json").write_text(json.dumps(_settings(model), indent=1) + "\n")
+    (folder / "model.json").write_text(
+        json.dumps(_settings(model), indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def _settings(model: DiffusionModel) -> dict:

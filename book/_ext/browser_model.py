@@ -19,7 +19,7 @@ def ingredients() -> dict[str, str]:
 
     def card(name: str) -> dict:
         folder = ROOT / "data" / "weights" / name
-        return json.loads((folder / "card.json").read_text())
+        return json.loads((folder / "card.json").read_text(encoding="utf-8"))
 
     code = Path(__file__).with_name("browser_export.py").read_bytes()
     unet = card(MODEL)
@@ -35,11 +35,11 @@ def make_files(app, config) -> None:
     """Export the model if its files are missing or old, then let the pages use them."""
     folder = VENDOR / "model"
     stamp, wanted = folder / "made_from.json", json.dumps(ingredients())
-    if not stamp.is_file() or stamp.read_text() != wanted:
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         from browser_export import export_for_browser  # torch takes seconds to load
 
         export_for_browser(MODEL, folder)
-        stamp.write_text(wanted)  # last: it says that all is there
+        stamp.write_text(wanted, encoding="utf-8")  # last: it says that all is there
     if str(VENDOR) not in config.html_static_path:
         config.html_static_path.append(str(VENDOR))
 

@@ -143,7 +143,8 @@ def _columns(combination: str) -> dict[int, int]:
     fixed = [places[name] for name in combination.split("+")]
     if len(dict(fixed)) < len(fixed):
         raise ValueError(
-            f"no toy car is all of {combination!r}: it names two values of one attribute"
+            f"no toy car is all of {combination!r}: it names two values of one "
+            "attribute"
         )
     return dict(fixed)
 

@@ -79,7 +79,7 @@ def load_table(name: str = "trilemma") -> dict:
 
     Each row is what `measure` of `measuring` or of `guidance` returns.
     """
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _ready(net: nn.Module, state: dict[str, Tensor], name: object) -> nn.Module:

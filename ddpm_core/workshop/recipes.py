@@ -209,7 +209,7 @@ def measured(
     scores = asdict(evaluation.score(by.measure, samples, by.real, by.more_real))
     scores = {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
     found = key | {"says": recipe.says, "changes": recipe.changes} | scores
-    found |= json.loads((folder / "row.json").read_text())
+    found |= json.loads((folder / "row.json").read_text(encoding="utf-8"))
     found["command"] = shlex.join(["ddpm", *sys.argv[1:]])
     write(out, [*read(out), found])
     picture = f"{folder.name}-{walk['calls']}-{walk['t_end']}.webp"
@@ -220,14 +220,14 @@ def measured(
 def read(out: Path) -> list[dict]:
     """The rows that were measured."""
     path = out / "results.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
 
 
 def write(out: Path, rows: list[dict]) -> None:
     """Write the table, whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     partial = out / "results.partial"
-    partial.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    partial.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
     partial.replace(out / "results.json")
 
 
