@@ -1,6 +1,6 @@
 """Feedback for the exercises of chapter 02, autoencoders."""
 
-from math import log
+from math import log, pi
 
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
@@ -109,9 +109,34 @@ def check_draw(draw):
         close(log_var.grad, off / 2, 1e-3),
         "the gradient of z with respect to log_var must be (z - mean) / 2",
     )
+    inner = (eps.abs() < 0.5).double().mean().item()
+    expect(
+        abs(inner - 0.383) < 0.01,
+        "the noise has the right spread but is not Gaussian: within half a standard "
+        f"deviation lies a fraction of {inner:.2f}, and should lie 0.38",
+    )
     again = draw(mean, log_var, torch.Generator().manual_seed(0))
     expect(close(again, z), "two draws with equal seeds differ: use the generator")
-    return "mean, spread, independent noise, and both gradients"
+    other = draw(mean, log_var, torch.Generator().manual_seed(1))
+    reject(
+        close(other, z),
+        "two draws with different seeds are equal: use the generator that is given",
+    )
+    picture = random_numbers(2, 4, 3, 3)
+    z = draw(picture, picture - 2, torch.Generator().manual_seed(0))
+    expect_tensor(z, picture.shape)
+    reject(
+        torch.unique(
+            ((z - picture) / (picture / 2 - 1).exp()).round(decimals=6)
+        ).numel()
+        < picture.numel(),
+        "for codes that are pictures, (b, c, h, w), some numbers share their noise: "
+        "draw it in the shape of mean",
+    )
+    return (
+        "mean, spread, independent Gaussian noise, both gradients, and codes of any "
+        "shape"
+    )
 
 
 @exercise
@@ -154,13 +179,13 @@ def check_implied_beta(implied_beta):
 
 
 @exercise
-def check_mended_loss(mended_loss):
+def check_fixed_loss(fixed_loss):
     """|x - x_hat|^2 / (2 variance) + KL, one a sample; constants are free."""
     x, x_hat = random_numbers(4, 3, 2, 2), random_numbers(4, 3, 2, 2, seed=1)
     mean, log_var = random_numbers(4, 5, seed=2), random_numbers(4, 5, seed=3)
     zero = torch.zeros_like(mean)
     variance = 0.1
-    answer = mended_loss(x, x_hat, mean, log_var, variance)
+    answer = fixed_loss(x, x_hat, mean, log_var, variance)
     expect_given(answer)
     reject(
         answer.ndim == 0,
@@ -171,8 +196,8 @@ def check_mended_loss(mended_loss):
 
     def part(a, b, m, v, variance=variance):
         """The loss less what it is when everything is perfect."""
-        base = mended_loss(a, a, torch.zeros_like(m), torch.zeros_like(v), variance)
-        return mended_loss(a, b, m, v, variance) - base
+        base = fixed_loss(a, a, torch.zeros_like(m), torch.zeros_like(v), variance)
+        return fixed_loss(a, b, m, v, variance) - base
 
     picture = part(x, x_hat, zero, zero)
     reject(
@@ -202,7 +227,21 @@ def check_mended_loss(mended_loss):
         close(picture, errors.sum(1) / (2 * variance)),
         "the picture's part is not |x - x_hat|^2 / (2 variance) of each sample",
     )
-    return "both parts are sums over their dimensions, in nats, one loss a sample"
+    expect(
+        close(part(x, x_hat, zero, zero, 0.5), errors.sum(1)),
+        "at a variance of 0.1 all is right, but not at 0.5: use the argument",
+    )
+    inputs = [v.clone().requires_grad_() for v in (x_hat, mean, log_var)]
+    fixed_loss(x, *inputs, variance).sum().backward()
+    for name, value in zip(("x_hat", "mean", "log_var"), inputs, strict=True):
+        expect(
+            value.grad is not None and bool(value.grad.any()),
+            f"no gradient reaches {name}: is it detached, or taken as a number?",
+        )
+    return (
+        "both parts are sums over their dimensions, in nats, one loss a sample, for "
+        "two variances, with gradients"
+    )
 
 
 @exercise
@@ -236,6 +275,19 @@ def check_log_evidence(log_evidence):
         bool(far.isfinite().all()) and close(far, right - 5000),
         "at -5000 nats, usual for images, exp underflows to 0: use logsumexp",
     )
+    apart = torch.tensor([0.0, -5000.0, -9000.0, 200.0], dtype=torch.float64)
+    far = log_evidence(log_joint + apart, log_q)
+    expect(
+        bool(far.isfinite().all()) and close(far, right + apart),
+        "one picture of the batch is 5000 nats less likely than another, and its "
+        "result is wrong: subtract each column's own maximum, not that of the batch",
+    )
+    far = log_evidence(log_joint + apart, log_q + apart)
+    expect(
+        bool(far.isfinite().all()) and close(far, right),
+        "where log q is large too, the result is wrong: it is the difference "
+        "log_joint - log_q whose maximum must be taken out before exp",
+    )
     weight, x, noise = random_numbers(3, 1), random_numbers(4, 3, seed=4), 0.5
     eye = torch.eye(3, dtype=torch.float64)
     exact = MultivariateNormal(torch.zeros(3).double(), weight @ weight.T + noise * eye)
@@ -253,7 +305,7 @@ def check_log_evidence(log_evidence):
 @exercise
 def check_strength(strength):
     """w^2 of the best linear beta-VAE, for each eigenvalue."""
-    eigenvalues = torch.tensor([4.0, 1.0, 0.3, 0.05], dtype=torch.float64)
+    eigenvalues = torch.tensor([1.0, 4.0, 0.05, 0.3], dtype=torch.float64)
     for variance, beta in ((0.1, 1.0), (0.1, 4.0), (0.02, 0.5)):
         answer = strength(eigenvalues, variance, beta)
         expect_given(answer)
@@ -298,3 +350,97 @@ def check_strength(strength):
             )
         expect(close(answer, right), f"{where} expected {right.tolist()}")
     return "three settings: no other w^2 does better, and weak directions are dead"
+
+
+@exercise
+def check_train_vae(train_vae):
+    """Encoder, decoder and loop: the bound must come close to a known evidence."""
+    variance, latent = 0.05, 2
+    weight = torch.tensor([[1.5, 0.0], [1.0, 1.0], [-1.0, 0.5]])
+    weight = torch.cat([weight, weight.flip(1)])  # (6, 2)
+    z = random_numbers(3000, latent).float()
+    x = z @ weight.T + variance**0.5 * random_numbers(3000, 6, seed=1).float()
+    cov = weight @ weight.T + variance * torch.eye(6)
+    train, test = x[:2500], x[2500:]
+    evidence = MultivariateNormal(torch.zeros(6), cov).log_prob(test).mean().item()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        _networks(train_vae, train[:, :4], 1, variance, steps=2)
+        networks = _networks(train_vae, train, latent, variance, steps=800)
+    with torch.no_grad():
+        bound = _bound(*networks, test, variance, cov)
+    expect(
+        bound < evidence + 0.5,
+        f"the bound, {bound:.1f} nats, lies above the evidence, {evidence:.1f}: decode "
+        "must see z alone",
+    )
+    expect(
+        bound > evidence - 1,
+        f"on new data the bound is {bound:.1f} nats, but log p(x) is {evidence:.1f}: "
+        "the two must come within 1. Is the loss |x - x_hat|^2 / (2 variance) + KL, "
+        "with sums over the numbers and log_var a logarithm of a variance?",
+    )
+    return (
+        f"the bound on new data, {bound:.1f} nats, is within 1 of the evidence, "
+        f"{evidence:.1f}"
+    )
+
+
+def _networks(train_vae, x, latent, variance, steps):
+    """Return the reader's encoder and decoder, or end the check."""
+    pair = train_vae(x, latent, variance, steps)
+    expect_given(pair)
+    expect(
+        isinstance(pair, tuple | list) and len(pair) == 2 and all(map(callable, pair)),
+        "the function must return two functions or networks: encode and decode",
+    )
+    encode, decode = pair
+    code = encode(x[:7])
+    expect(
+        isinstance(code, tuple | list) and len(code) == 2,
+        "encode must return two tensors: mean and log_var",
+    )
+    mean, _ = (expect_tensor(part, (7, latent)) for part in code)
+    expect_tensor(decode(mean), (7, x.shape[1]))
+    return encode, decode
+
+
+def _bound(encode, decode, x, variance, cov) -> float:
+    """The mean ELBO in nats with one draw for each x, or the end of the check."""
+    mean, log_var = encode(x)
+    std = (log_var / 2).exp()
+    error = (x - decode(mean)).square().sum(1).mean().item()
+    spread = (x - x.mean(0)).square().sum(1).mean().item()
+    nats = ((mean**2 + std**2 - 1 - log_var).sum(1) / 2).mean().item()
+    reject(
+        error > 0.5 * spread and nats < 0.1,
+        "the KL is 0 and all copies are alike: the posterior has collapsed. Sum the "
+        "squared error over the numbers of x, and divide it by 2 variance",
+    )
+    reject(
+        error > 0.5 * spread,
+        "the copies of new data are hardly better than their mean: are the parameters "
+        "of both networks in the optimizer, and does each step call backward and step?",
+    )
+    expected = x.shape[1] * variance
+    reject(
+        error > 3 * expected,
+        f"the copies have a squared error of {error / x.shape[1]:.2f} a number, where "
+        f"the variance is {variance}: the error counts too little beside the KL. Sum "
+        "it over the numbers of x, and divide by 2 variance",
+    )
+    enough = (cov / variance).logdet().item() / 2  # I(x; z) of the model
+    reject(
+        nats > enough + 1,
+        f"the codes outrun their noise: the KL is {nats:.1f} nats, where {enough:.1f} "
+        "do. Is the KL in the loss?",
+    )
+    eps = random_numbers(*mean.shape, seed=2).float()
+    drawn = (x - decode(mean + std * eps)).square().sum(1)
+    reject(
+        drawn.mean().item() > 5 * expected > error,
+        "copies from the mean are good, and from a draw they are bad: in training the "
+        "decoder must see mean + std * eps",
+    )
+    normal = x.shape[1] / 2 * log(2 * pi * variance)
+    return -(drawn.mean().item() / (2 * variance) + normal + nats)
