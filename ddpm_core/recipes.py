@@ -3,9 +3,9 @@
     python -m ddpm_core.recipes --minutes 10 --out data/results/cars-64-recipes
 
 Each row trains for as many steps as fit into the minutes of processor time, at the
-speed of its fastest step, whatever else the machine does; its samples are measured on held-out photos. A row that is
-done is not repeated, and one that was stopped goes on from its last checkpoint.
-`--only train` and `--only measure` do half of it.
+speed of its fastest step, whatever else the machine does; its samples are measured on
+held-out photos. A row that is done is not repeated, and one that was stopped goes on
+from its last checkpoint. `--only train` and `--only measure` do half of it.
 """
 
 import json

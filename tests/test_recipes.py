@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from ddpm_core import recipes
 from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.evaluation import Extractor
