@@ -143,5 +143,5 @@ class Critique:
             torch.autograd.grad(term.sum(), x_hat, retain_graph=True)[0].norm()
             for term in (distance, opinion)
         )
-        ratio = (of_distance / (of_opinion + 1e-8)).clamp(max=100).item()
+        ratio = (of_distance / (of_opinion + 1e-8)).clamp(max=1e4).item()
         self.scale = ratio if self.scale == 0 else 0.9 * self.scale + 0.1 * ratio
