@@ -19,6 +19,39 @@ def _radii(x, k):
     return torch.cdist(x, x).sort(dim=1).values[:, k]
 
 
+def _matched_by_rank(a, b):
+    at = (torch.arange(500, dtype=torch.float64) + 0.5) / 500
+    return (a.quantile(at) - b.quantile(at)).square().mean()
+
+
+def _without_equal_rows(x):
+    K = _kernel(x)
+    return K[torch.cdist(x, x) > 1e-6].mean()
+
+
+def _of_moments(real, fake):
+    """The mean of the batches' means and covariances, as if they were those of all."""
+    real, fake = (
+        [torch.stack(m).mean(0) for m in zip(*map(_moments, parts), strict=True)]
+        for parts in (real, fake)
+    )
+    return metrics.gaussian_distance(*real, *fake)
+
+
+def _moments(x):
+    return x.mean(0), x.T.cov()
+
+
+def _cut_to_equal(real, fake):
+    real, fake = torch.cat(list(real)), torch.cat(list(fake))
+    n = min(len(real), len(fake))
+    return metrics.frechet_distance(real[:n], fake[:n])
+
+
+def _covered(real, fake, k):
+    return (torch.cdist(real, fake) <= _radii(real, k)[:, None]).any(1).double().mean()
+
+
 WRONG = {
     "check_frechet_1d": [
         (
@@ -37,19 +70,37 @@ WRONG = {
         ),
         (lambda a, b: (a.mean() - b.mean()) ** 2 + a.std() * b.std(), "gives"),
         (lambda a, b: a.sort().values, "must return a number"),
+        (
+            lambda a, b: (a.median() - b.median()) ** 2 + (a.std() - b.std()) ** 2,
+            "you compare medians",
+        ),
+        (_matched_by_rank, "the samples themselves"),
+        (
+            lambda a, b: (
+                (a.mean() - b.mean()) ** 2
+                + (a.std() - b.std()) ** 2
+                + (0 if len(a) > len(b) else 1)
+            ),
+            "of a sample to itself",
+        ),
     ],
     "check_mean_kernel": [
-        (lambda x: _kernel(x).mean(), "a point and itself are in it"),
+        (lambda x: _kernel(x).mean(), "includes the pairs of a point and itself"),
         (lambda x: _off_diagonal(_kernel(x)) / len(x) ** 2, "how many pairs are left"),
         (
             lambda x: _kernel(x).triu(1).sum() / (len(x) * (len(x) - 1)),
-            "upper triangle once",
+            "holds each pair once",
         ),
         (
             lambda x: _off_diagonal((x @ x.T + 1) ** 3) / (len(x) * (len(x) - 1)),
             "divided by the number of features",
         ),
         (lambda x: _off_diagonal(x @ x.T) / (len(x) * (len(x) - 1)), "the mean is"),
+        (
+            lambda x: _off_diagonal((x @ x.T / 3 + 1) ** 3) / (len(x) * (len(x) - 1)),
+            "built in",
+        ),
+        (_without_equal_rows, "two rows with equal values"),
     ],
     "check_frechet_of_batches": [
         (
@@ -68,8 +119,10 @@ WRONG = {
             lambda real, fake: metrics.kernel_distance(
                 torch.cat(real), torch.cat(fake)
             ),
-            "it must be what it is all at once",
+            "in batches of 240 it must be what it is all at once",
         ),
+        (_of_moments, "in batches of 60 it must be what it is all at once"),
+        (_cut_to_equal, "more real rows than fake ones"),
     ],
     "check_precision": [
         (
@@ -86,7 +139,7 @@ WRONG = {
             lambda real, fake, k: (
                 (torch.cdist(fake, real) <= _radii(real, k)).double().mean()
             ),
-            "share of pairs",
+            "fraction of pairs",
         ),
         (
             lambda real, fake, k: (
@@ -95,9 +148,19 @@ WRONG = {
                 .double()
                 .mean()
             ),
-            "a radius of its own",
+            "its own radius",
         ),
         (lambda real, fake, k: 1.0, "the precision is"),
+        (
+            lambda real, fake, k: metrics.precision_recall(real, fake, k=3).precision,
+            "value for k = 3",
+        ),
+        (
+            lambda real, fake, k: (
+                metrics.precision_recall(real[:, :2], fake[:, :2], k=k).precision
+            ),
+            "with k = 4 and 5 features",
+        ),
     ],
     "check_coverage": [
         (
@@ -119,7 +182,16 @@ WRONG = {
                 .double()
                 .mean()
             ),
-            "the coverage is",
+            "is itself",
+        ),
+        (lambda real, fake, k: _covered(real, fake, 5), "value for k = 5"),
+        (
+            lambda real, fake, k: _covered(real[:, :2], fake[:, :2], k),
+            "and 4 features the coverage is",
+        ),
+        (
+            lambda real, fake, k: _covered(real, fake[: len(real) // 2 - 1], k),
+            "and 2 features the coverage is",
         ),
     ],
     "check_samples_needed": [
@@ -128,5 +200,6 @@ WRONG = {
         (lambda p, c: ceil(log(c) / log(p)), "turn up every time"),
         (lambda p, c: log(c) / log(1 - p), "whole number"),
         (lambda p, c: 100, "it is"),
+        (lambda p, c: ceil(-log(c) / p), "only for small"),
     ],
 }
