@@ -1,6 +1,7 @@
 """One look for every figure of the book: grids and strips of images, curves.
 
-A chapter calls `use_style()` once, draws, and ends with `show(fig, alt)`.
+A chapter calls `use_style()` once, draws, and ends with `show(fig)`. The figure's
+alternative text is in the metadata of its cell, out of the reader's sight.
 """
 
 import base64
@@ -185,21 +186,26 @@ def losses(rows: Sequence[Mapping[str, float]]) -> Figure:
     return fig
 
 
-def show(fig: Figure, alt: str) -> None:
-    """Show a figure in a notebook, with a text for those who do not see it.
+def show(fig: Figure, alt: str = "") -> None:
+    """Show a figure in a notebook.
 
-    The text is stored as the output's plain text and in its metadata, from where the
-    book's pages take it. Raises ValueError for a text too short to say anything.
+    `alt`: a text for those who do not see the figure, stored with the output. Chapters
+    keep it in the cell's metadata, as `{"mystnb": {"image": {"alt": "..."}}}`, because
+    in the code it would answer the question that the figure asks. Raises ValueError
+    for a text too short to say anything.
     """
     from IPython.display import display  # only notebooks have it
 
-    if len(alt) < 20:
+    if alt and len(alt) < 20:
         raise ValueError(f"alt must say what the figure shows, got {alt!r}")
     data = to_png(fig)
-    width = Image.open(io.BytesIO(data)).width
+    options = {"width": Image.open(io.BytesIO(data)).width // 2}
     display(
-        {"image/png": base64.b64encode(data).decode(), "text/plain": alt},
-        metadata={"image/png": {"alt": alt, "width": width // 2}},
+        {
+            "image/png": base64.b64encode(data).decode(),
+            "text/plain": alt or "a figure",
+        },
+        metadata={"image/png": options | ({"alt": alt} if alt else {})},
         raw=True,
     )
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "chapters").glob("[0-9]*.ipynb"))
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
+import alt_texts  # noqa: E402
 import api_reference  # noqa: E402
 import auto_links  # noqa: E402
 import chapter_times  # noqa: E402
@@ -162,6 +163,22 @@ def test_source_is_linked_where_there_is_a_repository():
     assert source_url(application(""), "ddpm_core/vae.py", 3) == ""
     url = source_url(application("https://github.com/some/book"), "ddpm_core/vae.py", 3)
     assert url == "https://github.com/some/book/blob/main/ddpm_core/vae.py#L3"
+
+
+# Figures ----------------------------------------------------------------------------
+
+
+def test_captions_are_marked_and_can_be_linked():
+    caption = nodes.paragraph("", "", nodes.strong("", "Figure 5.2."), nodes.Text(" A"))
+    others = [
+        nodes.paragraph("", "Figure 5.2. shows it"),
+        nodes.paragraph("", "", nodes.strong("", "Figure it out.")),
+        nodes.paragraph(),
+    ]
+    alt_texts.mark_captions(None, nodes.section("", caption, *others))
+    assert caption["classes"] == ["figure-caption"]
+    assert caption["ids"] == ["figure-5.2"]
+    assert not any(other["classes"] or other["ids"] for other in others)
 
 
 # Links that a text implies ----------------------------------------------------------

@@ -89,20 +89,31 @@ def test_png_is_opaque_small_and_the_same_each_time():
     assert plots.to_png(fig) == first
 
 
-def test_show_stores_the_words_with_the_picture(monkeypatch):
+@pytest.fixture
+def shown(monkeypatch) -> list:
+    """What is displayed, each as (data, options)."""
     shown = []
-    monkeypatch.setattr(
-        IPython.display, "display", lambda *a, **k: shown.append((a, k))
-    )
+    monkeypatch.setattr(IPython.display, "display", lambda d, **k: shown.append((d, k)))
+    return shown
+
+
+def test_show_stores_the_words_with_the_picture(shown):
     plots.show(plots.image_grid(plain(RED)), alt="One plain red square, and no car.")
-    ((data,), options) = shown[0]
+    ((data, options),) = shown
     image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     assert data["text/plain"] == "One plain red square, and no car."
     assert options["metadata"]["image/png"]["alt"] == data["text/plain"]
     assert options["metadata"]["image/png"]["width"] == image.width // 2
 
 
-def test_show_refuses_a_figure_without_words():
+def test_show_leaves_the_words_to_the_metadata_of_the_cell(shown):
+    plots.show(plots.image_grid(plain(RED)))
+    ((data, options),) = shown
+    assert data["text/plain"] == "a figure"
+    assert list(options["metadata"]["image/png"]) == ["width"]
+
+
+def test_show_refuses_words_that_say_nothing():
     with pytest.raises(ValueError, match="alt must say"):
         plots.show(plots.image_grid(plain(RED)), alt="a plot")
 

@@ -198,6 +198,37 @@ def test_chapter_stores_no_error_and_no_warning(path):
             assert output.get("name") != "stderr", "".join(output["text"])
 
 
+def alt_texts(cell: dict) -> list[str]:
+    """The alternative texts of a cell's figures, in its metadata or its outputs."""
+    own = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt")
+    data = [o for o in cell["outputs"] if "image/png" in o.get("data", {})]
+    return [own or o["metadata"].get("image/png", {}).get("alt", "") for o in data]
+
+
+@chapters
+def test_chapter_says_in_words_what_each_figure_shows(path):
+    for cell in cells(path, "code"):
+        assert all(len(text) > 20 for text in alt_texts(cell)), text_of(cell)
+
+
+CAPTION = re.compile(r"^\*\*Figure (\w+)\.(\d+)\.\*\* \S.*", re.MULTILINE)
+FIGURES = {"image/png", "application/vnd.jupyter.widget-view+json"}
+
+
+@chapters
+def test_captions_are_numbered_and_stand_under_their_figures(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = [text_of(c) if c["cell_type"] == "markdown" else "" for c in notebook]
+    found = [match for text in texts for match in CAPTION.findall(text)]
+    chapter = str(int(path.stem[:2])) if path.stem[:2].isdigit() else "C"
+    assert found == [(chapter, str(n)) for n in range(1, len(found) + 1)]
+    kinds = [
+        {k for o in c.get("outputs", []) for k in o.get("data", {})} for c in notebook
+    ]
+    after = [texts[i + 1] for i, kind in enumerate(kinds) if kind & FIGURES]
+    assert not found or all(CAPTION.match(text) for text in after)
+
+
 @chapters
 def test_chapter_is_small_and_free_of_timings(path):
     assert path.stat().st_size < 2_000_000

@@ -1,10 +1,27 @@
-"""Sphinx extension: the alternative texts of figures reach the pages.
+"""Sphinx extension: figures have their alternative texts and captions on the pages.
 
-`ddpm_core.plots.show` stores a figure's text with its output, where notebooks look for
-it. MyST-NB takes only width and height from there, so this takes the text along.
+A figure's text is in its cell's metadata, where MyST-NB looks for it:
+`"mystnb": {"image": {"alt": "..."}}`. Texts that `ddpm_core.plots.show` has stored with
+the output reach the page here. A paragraph that begins with **Figure 5.2.** is the
+caption of the figure above it.
 """
 
+import re
+
+from docutils import nodes
 from myst_nb.core.render import NbElementRenderer
+
+CAPTION = re.compile(r"Figure (\w+\.\d+)\.")
+
+
+def mark_captions(app, doctree) -> None:
+    """Give each caption a class of its own and the address `#figure-5.2`."""
+    for paragraph in doctree.findall(nodes.paragraph):
+        label = paragraph.children[0] if paragraph.children else None
+        number = CAPTION.fullmatch(label.astext()) if label is not None else None
+        if number and isinstance(label, nodes.strong):
+            paragraph["classes"].append("figure-caption")
+            paragraph["ids"].append(f"figure-{number[1]}")
 
 
 def setup(app) -> dict:
@@ -12,11 +29,12 @@ def setup(app) -> dict:
     render = NbElementRenderer.render_image
 
     def render_with_alt(self, data):
-        nodes = render(self, data)
+        images = render(self, data)
         stored = data.output_metadata.get(data.mime_type, {})
-        nodes[0]["alt"] = stored.get("alt", "")
-        return nodes
+        images[0].setdefault("alt", stored.get("alt", ""))
+        return images
 
     NbElementRenderer.render_image = render_with_alt
     NbElementRenderer.render_image_inline = render_with_alt
+    app.connect("doctree-read", mark_captions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
