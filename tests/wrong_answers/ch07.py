@@ -4,6 +4,29 @@ import torch
 
 from ddpm_core.schedules import linear_schedule
 
+RIGHT = {
+    "check_score_from_eps": [lambda e, ab: e * -((1 - ab) ** -0.5)],
+    "check_lowest_loss": [
+        lambda ab, t, s2: float(ab[t]) * s2 / float(_v(ab, t, s2)),
+    ],
+    "check_bound_weight": [
+        lambda ab, t: (ab[t - 1] / (1 - ab[t - 1]) * (1 - ab[t]) / ab[t] - 1) / 2,
+    ],
+    "check_fair_loss": [
+        lambda *args: _loss(*args),
+        lambda *args: _loss(*args, eps_first=True),
+    ],
+    "check_update_average": [
+        lambda a, w, d: _set(a, [d * x + (1 - d) * y for x, y in _pairs(a, w)]),
+        lambda a, w, d: [x.mul_(d).add_(y, alpha=1 - d) for x, y in _pairs(a, w)],
+    ],
+    "check_copied_share": [
+        lambda s, t, h: float(_share(s, t, h)),
+        lambda s, t, h: _share(s, t, h, limit=lambda n: n.sort().values[len(n) // 100]),
+    ],
+}
+"""Other ways to be right."""
+
 WRONG = {
     "check_score_from_eps": [
         (lambda e, ab: e / (1 - ab) ** 0.5, "Is a sign missing?"),
@@ -191,12 +214,13 @@ def _loss(net, ab, x0, generator, noise=torch.randn, power=0.5, **mistakes):
     """The right loss, but for the mistakes named."""
     n, T = len(x0), len(ab) - 1
     first, last = mistakes.get("first", 1), mistakes.get("last", 0)
+    early = noise(x0.shape, generator=generator) if "eps_first" in mistakes else None
     t = torch.randint(first, T + 1 + last, (n,), generator=generator)
     if "shared" in mistakes:
         t = t[:1].expand(n)
     if "late" in mistakes:
         t = torch.maximum(t, torch.randint(1, T + 1, (n,), generator=generator))
-    eps = noise(x0.shape, generator=generator)
+    eps = noise(x0.shape, generator=generator) if early is None else early
     kept = 1 - ab[t].view(-1, 1) if "swapped" in mistakes else ab[t].view(-1, 1)
     x_t = kept**power * x0 + (1 - kept) ** power * eps
     if "fresh" in mistakes:
