@@ -169,9 +169,9 @@ WRONG = {
             lambda x, c, ab, g: _one_point(
                 x, c, ab, g, lambda beta, t: beta.sqrt() if t > 1 else 0.5
             ),
-            "must draw none",
+            "at t = 1 the step must land on c",
         ),
-        (lambda x, c, ab, g: [*_last_quiet(x, c, ab, g)[:-1], 0.9 * c], "land on c"),
+        (lambda x, c, ab, g: [*_last_quiet(x, c, ab, g)[:-1], 0 * c], "away from c"),
         (
             lambda x, c, ab, g: [
                 *_one_point(x, c, ab, g, lambda beta, t: beta.sqrt())[:-1],
@@ -225,7 +225,7 @@ WRONG = {
             "Bayes' rule gives",
         ),
         (lambda ab, t, u: _posterior(ab, t, u)[:2], "return three numbers"),
-        (lambda ab, t, u: _posterior(ab, t, u)[2], "to_clean, to_noisy"),
+        (lambda ab, t, u: _posterior(ab, t, u + 1 if u else 0), "must arrive with"),
         (lambda ab, t, u: _posterior(ab, t, max(u, 1)), "must land on x_0"),
     ],
 }
