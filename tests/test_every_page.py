@@ -92,7 +92,7 @@ def desk(visit):
 SEEN = """view => [...view.querySelectorAll("img, svg")]
   .filter(e => e.checkVisibility({ visibilityProperty: true }) &&
     !e.closest("button, .noUi-base"))
-  .map(e => e.outerHTML).join()"""
+  .map(e => e.outerHTML.replaceAll(' data-judged=""', "")).join()"""
 
 
 def widgets(page) -> list:
