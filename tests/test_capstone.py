@@ -19,6 +19,7 @@ SMALL = {
 def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
     folder, out = tmp_path / "run", tmp_path / "results" / "small"
     monkeypatch.setattr(capstone, "PICTURED", 3)
+    monkeypatch.setattr("sys.argv", ["ddpm", "capstone", "a name"])
     capstone.main("toy-cars-32", run=folder, out=out, **SMALL)
     monkeypatch.setattr(capstone, "RESULTS", tmp_path / "results")
     found = capstone.load_results("small")
@@ -29,7 +30,7 @@ def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
         ("dpm-solver++", 3),
     ]
     assert found["images seen"] == 192 and found["images"] == 96
-    assert found["command"].startswith("ddpm ")
+    assert found["command"] == "ddpm capstone 'a name'"
     times, losses = found["loss by time"].values()
     assert len(times) == len(losses) == capstone.BINS
     assert times == sorted(times) and times[0] >= 1 and times[-1] <= 1000

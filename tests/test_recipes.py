@@ -42,14 +42,15 @@ def small(tmp_path, monkeypatch):
     }
 
 
-def test_rows_are_trained_measured_and_not_repeated(small):
+def test_rows_are_trained_measured_and_not_repeated(small, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["ddpm", "recipes", "pixels"])
     recipes.main(["pixels", "cascade"], **small, t_ends="0")
     rows = recipes.read(small["out"])
     assert [row["row"] for row in rows] == ["pixels", "cascade"]
     for row in rows:
         assert row["frechet"] > 0 and row["images seen"] == 8 * row["steps"]
         assert row["core minutes"] >= 0
-        assert row["command"].startswith("ddpm ")
+        assert row["command"] == "ddpm recipes pixels"
     assert rows[1]["parameters"] > rows[0]["parameters"]  # 6 channels in and out
     assert len(list(small["out"].glob("*.webp"))) == 2
     text = (small["out"] / "results.json").read_text()

@@ -366,8 +366,12 @@ def check_train_vae(train_vae):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         _networks(train_vae, train[:, :4], 1, variance, steps=2)
+        torch.manual_seed(0)
+        begun = _networks(train_vae, train, latent, variance, steps=1)
+        torch.manual_seed(0)
         networks = _networks(train_vae, train, latent, variance, steps=800)
     with torch.no_grad():
+        _expect_trained(begun, networks, test, latent)
         bound = _bound(*networks, test, variance, cov)
     expect(
         bound < evidence + 0.5,
@@ -403,6 +407,23 @@ def _networks(train_vae, x, latent, variance, steps):
     mean, _ = (expect_tensor(part, (7, latent)) for part in code)
     expect_tensor(decode(mean), (7, x.shape[1]))
     return encode, decode
+
+
+def _expect_trained(begun, networks, x, latent) -> None:
+    """End the check if a network is after all steps what it was after the first."""
+    z = random_numbers(100, latent).float()
+    encoder = torch.equal(begun[0](x)[0], networks[0](x)[0])
+    decoder = torch.equal(begun[1](z), networks[1](z))
+    reject(
+        encoder and decoder,
+        "800 steps leave both networks as they were after one: does each step call "
+        "backward and step?",
+    )
+    reject(
+        encoder or decoder,
+        f"800 steps leave the {'encoder' if encoder else 'decoder'} as it was after "
+        "one: are its parameters in the optimizer?",
+    )
 
 
 def _bound(encode, decode, x, variance, cov) -> float:

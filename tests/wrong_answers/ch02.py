@@ -51,7 +51,7 @@ WRONG = {
         (lambda x, d, s, n: None, "returns None"),
         (lambda x, d, s, n: nn.Linear(x.shape[1], d), "encode and decode"),
         (_trainer(_bound, back=lambda code: lambda x: code(x)[0]), "mean and log_var"),
-        (_trainer(_bound, step=False), "hardly better than their mean"),
+        (_trainer(_bound, step=False), "leave both networks as they were"),
         (
             _trainer(lambda x, y, m, v, s: _errors(x, y).mean(1) + _kl(m, v).sum(1)),
             "counts too little beside the KL",
@@ -60,7 +60,7 @@ WRONG = {
             _trainer(lambda x, y, m, v, s: _errors(x, y).mean() + 9 * _kl(m, v).sum(1)),
             "the posterior has collapsed",
         ),
-        (_trainer(_bound, whole=False), "hardly better than their mean"),
+        (_trainer(_bound, whole=False), "leave the encoder as it was"),
         (
             _trainer(lambda x, y, m, v, s: _errors(x, y).sum(1) / (2 * s)),
             "codes outrun their noise",
