@@ -119,11 +119,18 @@ class LatentScaler(nn.Module):
         """The shape of one image's latent, (c, h, w)."""
         return self.autoencoder.config.latent_shape
 
+    @property
+    def in_range(self) -> bool:
+        """Are latents small images, with values in [-1, 1]?"""
+        return self.autoencoder.config.resized
+
     def fit(self, images: Images) -> "LatentScaler":
         """Measure the latents of these images; return itself.
 
-        Raises ValueError for a channel that says nothing.
+        Latents that are small images stay as they are. Raises ValueError for a channel that says nothing.
         """
+        if self.in_range:
+            return self
         self.mean.zero_()
         self.std.fill_(1)
         z = self.encode(images).transpose(0, 1).flatten(1)

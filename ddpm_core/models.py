@@ -94,7 +94,8 @@ class DiffusionModel:
                 if self.encoder is None
                 else "this model draws from prompts: give one a sample, '' for none"
             )
-        bounded = (lambda denoise: denoise) if self.latent else clipped
+        free = self.latent and not self.latent.in_range
+        bounded = (lambda denoise: denoise) if free else clipped
         given = partial(make_denoiser, self.net, self.schedule, self.target)
         if self.encoder is None:
             return bounded(given())

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import pi
+from math import log, pi
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -29,12 +30,15 @@ class VAEConfig(Levels):
 
     `spatial`: z is a picture of `latent` channels with the side of the last level, not
     a vector of `latent` numbers. `decoder_blocks`: residual blocks a level on the way
-    up; 0: `blocks`, as on the way down. Raises ValueError as `Levels` does, and for
-    fewer on the way up. Chapters 02 and 11.
+    up; 0: `blocks`, as on the way down. `resized`: z is the image itself, made smaller
+    (`Resize`); only the decoder is learned. Raises ValueError as `Levels` does, for
+    fewer blocks on the way up, and for a resized image of other channels or in a
+    vector. Chapters 02, 11 and 14.
     """
 
     spatial: bool = False
     decoder_blocks: int = 0
+    resized: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -42,6 +46,11 @@ class VAEConfig(Levels):
             raise ValueError(
                 f"decoder_blocks must be 0 or at least blocks = {self.blocks}, "
                 f"got {self.decoder_blocks}"
+            )
+        if self.resized and not (self.spatial and self.latent == self.image_channels):
+            raise ValueError(
+                "a resized image is a picture of the image's channels: resized needs "
+                f"spatial and latent = {self.image_channels}, got {self.latent}"
             )
 
     @property
@@ -55,6 +64,25 @@ class Encoding(NamedTuple):
 
     mean: Latents
     log_var: Latents
+
+
+class Resize(nn.Module):
+    """An encoder with nothing to learn: q(z | x) is a narrow Gaussian at a smaller x.
+
+    (b, c, h, w) -> (b, 2c, side, side), mean and log-variance. Its noise, of standard
+    deviation 0.05, prepares the decoder for small images that are not quite real.
+    Chapter 14.
+    """
+
+    LOG_VAR = 2 * log(0.05)
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Images) -> Float[Tensor, "b moments side side"]:
+        small = F.interpolate(x, size=self.side, mode="bicubic", antialias=True)
+        return torch.cat([small, torch.full_like(small, self.LOG_VAR)], dim=1)
 
 
 class VAE(nn.Module):
@@ -89,6 +117,8 @@ class VAE(nn.Module):
             leave = [nn.Flatten(), nn.Linear(numbers, 2 * config.latent)]
             enter = [nn.Linear(config.latent, numbers), nn.Unflatten(1, shape)]
         self.encoder = nn.Sequential(*down, *leave)
+        if config.resized:
+            self.encoder = Resize(shape[-1])
 
         blocks = config.decoder_blocks or config.blocks
         up = enter + residuals(widths[-1], blocks)

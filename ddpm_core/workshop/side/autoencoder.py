@@ -24,6 +24,7 @@ from ddpm_core.latent import (
     lpips_distance,
     perceptual_distance,
 )
+from ddpm_core.options import one_of
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
 from ddpm_core.vae import VAE, VAEConfig, with_decoder_blocks
@@ -38,6 +39,11 @@ from ddpm_core.workshop.side.adversarial import (
 
 CONFIG = VAEConfig(channels=(64, 128), latent=4, spatial=True, blocks=1, patch=2)
 """A quarter of the side, 4 channels: 32x32 to 8x8, and 64x64 to 16x16."""
+
+RESIZED = VAEConfig(channels=(64,), latent=3, spatial=True, resized=True)
+"""Half the side: the latents are the images themselves, made smaller."""
+
+ENCODERS = {"learned": CONFIG, "resized": RESIZED}
 
 SHOWN = 16  # images in the card's picture, each above what is left of it
 
@@ -147,9 +153,13 @@ def main(
     decoder_blocks: Annotated[
         int, typer.Option(help="blocks a level of the decoder; 0: as it is")
     ] = 0,
+    encoder: Annotated[
+        str, typer.Option(help="learned, or resized: half the side, not trained")
+    ] = "learned",
 ) -> None:
     """Train a KL autoencoder, measure it, write its weights and card."""
     options = dict(locals())
+    one_of("encoder", encoder, ENCODERS)
     if perceptual not in (*PERCEPTUAL, "none"):
         raise typer.BadParameter(f"choose {', '.join(PERCEPTUAL)} or none")
     if adversarial and perceptual != "efficientnet":
@@ -159,7 +169,9 @@ def main(
         images, unseen = load_images(data, size, cars, test, seed)
         latent = load_latent(refine) if refine else None
         earlier = read_card(refine)["commands"] if refine else []
-        net = latent.autoencoder if refine else VAE(replace(CONFIG, size=size))
+        net = (
+            latent.autoencoder if refine else VAE(replace(ENCODERS[encoder], size=size))
+        )
         if decoder_blocks:
             net = with_decoder_blocks(net, decoder_blocks)
         net = net.to(memory_format=torch.channels_last)
