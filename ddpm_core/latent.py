@@ -127,7 +127,8 @@ class LatentScaler(nn.Module):
     def fit(self, images: Images) -> "LatentScaler":
         """Measure the latents of these images; return itself.
 
-        Latents that are small images stay as they are. Raises ValueError for a channel that says nothing.
+        Latents that are small images stay as they are. Raises ValueError for a channel
+        that says nothing.
         """
         if self.in_range:
             return self
