@@ -19,6 +19,7 @@ from ddpm_core.types import Images, PerSample
 STAGES = {(0, 1): 16, (1, 4): 24, (4, 7): 40, (7, 15): 112}
 """Blocks of EfficientNet-Lite1, and their channels at 1/2 to 1/16 of the side."""
 
+ROLLED = 16  # offsets, in pixels: the last stage has this stride
 EVERY = 10  # steps after which the critic's gradient is weighed again
 
 
@@ -95,7 +96,10 @@ class Critique:
     `critique(x, x_hat)`, one number a pair, is the `perceptual_distance` and, after
     `start` calls, `weight` times minus the score of x_hat, scaled such that at weight 1
     both pull at x_hat with gradients of one length (Esser et al. 2021, eq. (7), with
-    another reference). Each such call takes a step of the critic, too. Chapter 11.
+    another reference). Each such call takes a step of the critic, too.
+
+    Both images are first rolled by the same random number of pixels: the stages have
+    strides, and would not see a pattern that repeats with them. Chapter 11.
     """
 
     def __init__(
@@ -109,12 +113,15 @@ class Critique:
     ):
         self.stages, self.critic = stages, critic
         self.weight, self.start, self.calls = weight, start, 0
+        self.offsets = torch.Generator().manual_seed(0)
         self.scale = 0.0  # |gradient of the distance| / |that of the opinion|
         self.optimizer = torch.optim.AdamW(
             critic.parameters(), lr, betas=(0.5, 0.99), weight_decay=0.0
         )
 
     def __call__(self, x: Images, x_hat: Images) -> PerSample:
+        by = torch.randint(ROLLED, (2,), generator=self.offsets).tolist()
+        x, x_hat = x.roll(by, (2, 3)), x_hat.roll(by, (2, 3))
         with torch.no_grad():
             real = features(self.stages, x)
         fake = features(self.stages, x_hat)
