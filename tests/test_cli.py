@@ -71,11 +71,15 @@ def test_train_sample_and_prepare_make_what_they_say(tmp_path):
     command = ["train", "photos-32", "--data", packed, "--out", run, *TINY]
     said = succeeded(*command, run=in_its_own_process)
     assert "24 images, 1 steps" in said and "images/s" in said
+    assert "epoch-....png after epoch 1 (step 1), and first.png after 60 s" in said
     strip = Image.open(run / "strips" / "epoch-0001.png")
     assert strip.size == (9 * 17 + 1, 4 * 17 + 1)
     config = json.loads((run / "config.json").read_text())
     assert config["model"]["network"]["channels"] == [8, 16]
     assert "go on with --resume" in ddpm(*command).stderr
+    picture = tmp_path / "own.png"
+    succeeded("sample", "--weights", run, "--steps", 2, "--n", 4, "--out", picture)
+    assert Image.open(picture).size == (2 * (16 * 16 + 1) + 1,) * 2
     refused = in_its_own_process(*command, "--T", 30)
     assert refused.returncode == 1 and "it differs in T (20)" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -95,10 +99,10 @@ def test_shipped_weights_draw_cars(tmp_path):
         "sample", "--weights", "toy-cars-32", "--n", 4, "--steps", 3, "--out", out
     )
     assert "4 images in" in said
-    assert Image.open(out).size == (2 * 33 + 1, 2 * 33 + 1)
+    assert Image.open(out).size == (2 * (8 * 32 + 1) + 1,) * 2  # 512 pixels at least
     succeeded(
         "sample", "--weights", "toy-cars-32", "--n", 2, "--steps", 9, "--strip",
-        "--sampler", "dpm-solver++", "--out", out,
+        "--sampler", "dpm-solver++", "--out", out, "--zoom", 1,
     )  # fmt: skip
     assert Image.open(out).size == (9 * 33 + 1, 2 * 33 + 1)
 
@@ -106,7 +110,8 @@ def test_shipped_weights_draw_cars(tmp_path):
 def test_a_prompt_is_enough(tmp_path):
     out = tmp_path / "cars.png"
     prompt = "a red sports car at night"
-    succeeded("sample", "--prompt", prompt, "--n", 4, "--steps", 8, "--out", out)
+    more = ["--n", 4, "--steps", 8, "--zoom", 1, "--out", out]
+    succeeded("sample", "--prompt", prompt, *more)
     grid = torch.from_numpy(np.array(Image.open(out)))[1:, 1:].unfold(0, 32, 33)
     cars = grid.unfold(1, 32, 33).reshape(-1, 3, 32, 32).float() / 127.5 - 1
     asked = {"body": "sports car", "colour": "red", "time": "night"}

@@ -59,6 +59,11 @@ CORE = {
         Module("score", "the score, Langevin's step, the equations", "schedules"),
         Module("mixtures", "data whose best denoiser is a formula", "schedules"),
         Module(
+            "bounds",
+            "the least loss that data allow, and that of a linear denoiser",
+            "schedules diffusion mixtures",
+        ),
+        Module(
             "editing",
             "inpainting and inversion, around a sampler's step",
             "schedules diffusion samplers",
@@ -76,6 +81,7 @@ CORE = {
         Module("metrics", "distances, precision, recall, coverage, texture"),
         Module("training", "the loop, averaged weights, checkpoints"),
         Module("muon", "an optimiser that orthogonalises its steps"),
+        Module("lora", "changes of low rank to a trained network"),
     ],
     "A trained model": [
         Module(

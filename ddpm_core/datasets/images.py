@@ -74,9 +74,25 @@ def check_images(images: Tensor, what: str = "images") -> None:
         )
 
 
-def save_grid(path: Path, images: Images, ncols: int | None = None) -> None:
+WIDE = 512  # pixels of a picture that is to be looked at
+
+
+def zoom_for(side: int, ncols: int) -> int:
+    """The zoom at which so many images side by side are WIDE pixels at least."""
+    return max(1, ceil((WIDE - ncols - 1) / (ncols * side)))
+
+
+def grid_columns(n: int) -> int:
+    """How many of n images stand side by side in a picture that is nearly square."""
+    return ceil(sqrt(n))
+
+
+def save_grid(
+    path: Path, images: Images, ncols: int | None = None, zoom: int = 1
+) -> None:
     """Save images as one picture, nearly square unless `ncols` is given.
 
+    `zoom`: pixels of the picture for each pixel of an image, in either direction.
     Values outside [-1, 1] are clipped: states on the way from noise have them. Raises
     ValueError for an ending that is none of PICTURES and for no or infinite values.
     """
@@ -86,7 +102,8 @@ def save_grid(path: Path, images: Images, ncols: int | None = None) -> None:
     _check_finite(images)
     if not len(images):
         raise ValueError("there are no images to save")
-    ncols = ncols or ceil(sqrt(len(images)))
+    ncols = ncols or grid_columns(len(images))
+    images = images.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
     with written_file(path) as new:
         save_image(
             images, new, nrow=ncols, padding=1, normalize=True, value_range=(-1, 1)
@@ -102,8 +119,10 @@ def check_picture(path: str | Path) -> None:
         )
 
 
-def save_strip(path: Path, states: list[Images], stages: int = 9) -> None:
+def save_strip(
+    path: Path, states: list[Images], stages: int = 9, zoom: int = 1
+) -> None:
     """Save evenly spaced states of a sampling run side by side, one row an image."""
     last = len(states) - 1
     chosen = [states[round(i * last / (stages - 1))] for i in range(stages)]
-    save_grid(path, torch.stack(chosen, dim=1).flatten(0, 1), ncols=stages)
+    save_grid(path, torch.stack(chosen, dim=1).flatten(0, 1), ncols=stages, zoom=zoom)

@@ -63,9 +63,30 @@ def _diffusion(card: dict) -> Words:
     return Words(
         about=f"A denoising network ({config['network']['kind']}) for images of "
         f"{side}x{side} pixels, trained on {training['data']}\n{_condition(card)}.",
-        picture=f"![{SHOWN} samples](samples.webp)",
+        picture=_picture(measured),
         facts=f"\n- Predicts: {predicted(card)}\n- Stored: averaged weights (decay "
         f"{training['ema']}).\n\n![Losses of the run](losses.webp)",
+        measured=_samples(measured),
+        more=_copies(measured),
+    )
+
+
+def _picture(measured: dict) -> str:
+    return f"![{SHOWN} samples](samples.webp)" if "steps" in measured else ""
+
+
+def _lora(card: dict) -> Words:
+    config, training = card["config"], card["training"]
+    measured = card["measured"]
+    return Words(
+        about=f"A change of rank {config['rank']} (LoRA) to the weights of "
+        f"{config['base']}, trained on {training['data']}.\n`ddpm sample --weights "
+        f"{config['base']} --lora` with this folder adds it; `--lora-scale` says how "
+        "much.",
+        picture=_picture(measured),
+        facts="\n- Stored: the averaged change (decay "
+        f"{training['ema']}) of each linear layer and convolution.\n\n"
+        "![Losses of the run](losses.webp)",
         measured=_samples(measured),
         more=_copies(measured),
     )
@@ -269,6 +290,7 @@ def _classifier(card: dict) -> Words:
 
 KINDS: dict[str, Callable[[dict], Words]] = {
     "diffusion": _diffusion,
+    "lora": _lora,
     "vae": _generator("A variational autoencoder (`ddpm_core.vae`, chapter 02)"),
     "gan": _generator(
         "The generator of a Wasserstein GAN (`ddpm_core.gan`, chapter 03)"

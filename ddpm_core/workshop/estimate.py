@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_core.models import DTYPES
+from ddpm_core.models import DTYPES, DiffusionModel, Prompted
 from ddpm_core.workshop.run import Run
 
 
@@ -67,6 +67,25 @@ def estimate(run: Run, *, enough: float = 5.0, warmup: int = 3) -> Estimate:
         rate=world * matrix_rate(device, DTYPES[run.accelerator.mixed_precision]),
         images=run.steps * run.preset.batch,
     )
+
+
+def sampling_seconds(
+    model: DiffusionModel, n: int, steps: int, prompted: Prompted, some: int = 16
+) -> float:
+    """What drawing n samples would take here, by one call of the network on a few."""
+    some = min(some, n)
+    few = dict(prompted)
+    if "prompts" in few:
+        few["prompts"] = few["prompts"][:some]
+    denoise = model.denoiser(**few)
+    x_T, t = model.noise(some), torch.full((some,), model.schedule.T)
+    with torch.no_grad():
+        for _ in range(2):  # the first one warms up
+            _wait(model.device)
+            start = time.perf_counter()
+            denoise(x_T, t.to(model.device))
+            _wait(model.device)
+    return (time.perf_counter() - start) * steps * n / some
 
 
 def seconds_of(run: Run, taken: Iterator, steps: int) -> float:

@@ -1,6 +1,7 @@
 """Turns a finished run into weights that ship: measured, pictured, with a card."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,10 +10,12 @@ from ddpm_core.datasets import to_float
 from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import attributes_showing, caption, draw_toy_cars
-from ddpm_core.models import DiffusionModel, best_device, load_model
+from ddpm_core.lora import lora_state
+from ddpm_core.models import DiffusionModel, Prompted, best_device
 from ddpm_core.types import Images
-from ddpm_core.weights import save_weights
+from ddpm_core.weights import read_card, save_weights
 from ddpm_core.workshop.cards import FILES, NEVER_SEEN, SHOWN, card_text
+from ddpm_core.workshop.estimate import sampling_seconds, spell
 from ddpm_core.workshop.evaluation import (
     attribute_report,
     classifier_extractor,
@@ -27,27 +30,35 @@ from ddpm_core.workshop.evaluation import (
     score,
 )
 from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.opened import is_run, open_model
 from ddpm_core.workshop.presets import Preset
 from ddpm_core.workshop.run import Run
 
 AUDITED = 16  # samples shown above their nearest training image
+MEASURED = 2000  # samples that are measured, where there is enough to measure them on
 
 
 def export(
     folder: Path,
     out: Path,
     *,
-    n: int,
+    n: int | None = None,
     steps: int,
     t_end: int = 0,
     scale: float = 1.0,
     features: str = "",
+    measure: bool = True,
     seed: int = 0,
+    say: Callable[[str], None] = print,
 ) -> dict:
     """Write the run's averaged weights to `out`, measured as they are stored.
 
     The card holds what was trained and how, and is put into words in README.md beside
     three pictures: samples, the same above their nearest training image, the losses.
+    Of a run with a LoRA it is the change alone that is written. Without `measure`,
+    nothing is sampled: weights, card and losses. `n` is chosen by the data if it is not
+    given; `say` hears in advance what is done and how long it takes.
+
     A conditional model draws prompts of its data, with guidance of `scale`. Samples of
     photos are measured on the `features` that `evaluation.extractor` knows, if any are
     named. Returns the card. Raises ValueError for a run that has not come to its end
@@ -69,24 +80,34 @@ def export(
     run.model.check_sampling(steps, t_end=t_end, **prompted)
     from ddpm_core import plots  # an extra: better missed now than after sampling
 
-    measure = extractor(features) if features else None
-    photos = ()
+    by, photos = None, ()
     if measure:
+        n = n or enough_samples(run, features)
+        by = extractor(features) if features else None
+    if by:
         photos = real_images(run.preset.data, run.preset, n, run.preset.seed + 1)
-    words = ["ddpm", "export", folder.as_posix(), out.as_posix(), "--n", n]
-    words += ["--steps", steps]
+    words = ["ddpm", "export", folder.as_posix(), out.as_posix()]
+    words += ["--n", n, "--steps", steps] if measure else ["--no-measure"]
     words += ["--t-end", t_end] if t_end else []
     words += ["--scale", scale] if conditional else []
     words += ["--features", features] if features else []
     commands = [*run.files.commands(), shlex.join(map(str, words))]
     with written_folder(out, names=FILES) as new:
-        card = describe(run, out.name, commands)
-        save_weights(new, run.ema.net.state_dict(), card)
-        model = load_model(new, best_device())  # from here on as it is stored
-        prompts = sampled_prompts(model, run.preset.data, n, seed=seed + 1, scale=scale)
-        samples = draw_samples(model, n, steps=steps, t_end=t_end, seed=seed, **prompts)
+        card, state = describe(run, out.name, commands), stored_state(run)
         plots.use_style()
         plots.losses(read_log(folder)).savefig(new / "losses.webp", dpi=110)
+        if not measure:
+            say(f"writes the weights of step {run.step:,}; nothing is sampled")
+            card["measured"] = {}
+            save_weights(new, state, card)
+            (new / "README.md").write_text(card_text(card), encoding="utf-8")
+            return card
+        save_weights(new, state, card)
+        model = open_model(new, best_device())  # from here on as it is stored
+        prompts = sampled_prompts(model, run.preset.data, n, seed=seed + 1, scale=scale)
+        say(plan(model, n, steps, features or toy_cars, prompts))
+        samples = draw_samples(model, n, steps=steps, t_end=t_end, seed=seed, **prompts)
+        say("drawn; now compared with the nearest training images and measured")
         save_grid(new / "samples.webp", samples[:SHOWN])
         card["measured"] = {
             "steps": steps,
@@ -97,26 +118,70 @@ def export(
         }
         if toy_cars and run.preset.model.size == 32:
             card["measured"] |= measure_toy_cars(samples, 32, run.preset.seed)
-        elif measure:
-            card["measured"]["scores"] = str(score(measure, samples, *photos))
+        elif by:
+            card["measured"]["scores"] = str(score(by, samples, *photos))
         if toy_cars and run.preset.model.text:
             card["measured"]["prompts"] = measure_prompts(
                 model, run.preset, samples, steps, scale
             )
-        save_weights(new, run.ema.net.state_dict(), card)
+        save_weights(new, state, card)
         (new / "README.md").write_text(card_text(card), encoding="utf-8")
     return card
 
 
+def enough_samples(run: Run, features: str) -> int:
+    """How many samples to measure: as many as the data allow, up to MEASURED.
+
+    Raises ValueError where too few images were held out to measure anything on.
+    """
+    if run.preset.data == "toy-cars":
+        return MEASURED
+    if not features:
+        return SHOWN  # for the picture and the search for copies
+    n = min(MEASURED, len(run.split.held_out), len(run.split.images) // 2)
+    if n < SHOWN:
+        raise ValueError(
+            f"{run.preset.held_out} images were held out, {SHOWN} are needed to "
+            "measure on: train with a larger --held-out, or leave out --features"
+        )
+    return n
+
+
+def plan(
+    model: DiffusionModel, n: int, steps: int, scored: object, prompts: Prompted
+) -> str:
+    """Say what export is about to do here, and how long the sampling takes."""
+    seconds = spell(sampling_seconds(model, n, steps, prompts))
+    then = "score" if scored else "look for copies (--features would score them)"
+    return (
+        f"draws {n:,} samples of {steps} steps each to {then}: about {seconds}; "
+        "--no-measure leaves that out"
+    )
+
+
+def stored_state(run: Run) -> dict[str, torch.Tensor]:
+    """What is written: the averaged weights, or a LoRA's averaged change alone."""
+    return lora_state(run.ema.net) if run.preset.lora else run.ema.net.state_dict()
+
+
+def described_model(run: Run) -> dict:
+    """The parts of a card that say what was trained: a model, or a LoRA for one."""
+    preset, training = run.preset, run.preset.to_dict()
+    kind, config = "diffusion", training.pop("model")
+    if preset.lora:
+        base = preset.start_from
+        kind = "lora"
+        config = {"base": base, "rank": preset.lora, "size": preset.model.size}
+        config["sha256 of base"] = "" if is_run(base) else read_card(base)["sha256"]
+    return {"kind": kind, "config": config, "training": training}
+
+
 def describe(run: Run, name: str, commands: list[str]) -> dict:
     """What was trained, with which command, on what, for how long."""
-    training = run.preset.to_dict()
     return {
         "name": name,
-        "kind": "diffusion",
-        "config": training.pop("model"),
-        "training": training,
-        "parameters": sum(p.numel() for p in run.net.parameters()),
+        **described_model(run),
+        "parameters": sum(p.numel() for p in stored_state(run).values()),
         "commands": commands,
         "seed": run.preset.seed,
         "images": len(run.split.train),

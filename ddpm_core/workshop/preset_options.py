@@ -10,6 +10,7 @@ from ddpm_core.config import NETWORKS, ModelConfig
 from ddpm_core.workshop.presets import Preset
 
 NO_OPTION = {"model", "classes"}  # made of other options, or read off the data
+SHORT = {"start_from": "--from"}  # no name of a field in Python
 
 
 def option_fields() -> dict[str, tuple[str, Field]]:
@@ -32,6 +33,7 @@ def preset_options(command):
         kind, help_ = _kind_and_help(f)
         flag = "--" + name.replace("_", "-")
         names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+        names = [SHORT[name], *names] if name in SHORT else names
         option = typer.Option(
             *names, help=help_, rich_help_panel=panel, show_default=False
         )

@@ -56,6 +56,14 @@ class Preset:
         "weigh the loss by min(SNR, this); 0: do not", 0.0, at_least=0
     )
 
+    start_from: str = option(
+        "weights, or a run's folder, to start from; empty: at random", ""
+    )
+    lora: int = option(
+        "train only a change of this rank (chapter 'Fine-tuning'); 0: all weights", 0,
+        at_least=0, at_most=1024,
+    )  # fmt: skip
+
     teacher: str = option("weights of the model that is distilled; empty: none", "")
     teacher_calls: int = option(
         "network calls in which the teacher samples", 32, at_least=1, at_most=100_000
@@ -121,6 +129,15 @@ class Preset:
             )
 
     def _check_training(self) -> None:
+        if self.lora and not self.start_from:
+            raise ValueError(
+                f"a LoRA (lora = {self.lora}) changes trained weights: name them with "
+                "--from"
+            )
+        if self.start_from and self.teacher:
+            raise ValueError(
+                "a student starts from its teacher's weights: leave out --from"
+            )
         showing_any(np.zeros((1, len(ATTRIBUTES)), np.int64), self.absent)  # its errors
         if self.warmup > self.epochs:
             raise ValueError(

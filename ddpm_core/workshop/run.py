@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_core import training
@@ -24,17 +24,18 @@ from ddpm_core.models import (
     load_encoder,
     step_generators,
 )
-from ddpm_core.muon import Muon
 from ddpm_core.schedules import Schedule
 from ddpm_core.workshop.batches import Batches, load_split
 from ddpm_core.workshop.folder import RunFolder, Stopped, read_log
 from ddpm_core.workshop.meter import Meter
+from ddpm_core.workshop.opened import add_lora_if, make_optimizer, start_of
 from ddpm_core.workshop.presets import Preset
 from ddpm_core.workshop.processes import end_with_the_launcher, launched
 from ddpm_core.workshop.teacher import lesson_of, load_teacher
 
 ROWS = 4  # cars in a strip
 HELD_OUT = 512  # images whose loss is taken after each epoch
+FIRST_LOOK = 60.0  # seconds of training before a first strip, if no epoch has ended
 GO_ON = "Go on from it with --resume and a smaller --lr or --clip."
 
 
@@ -142,6 +143,9 @@ class Run:
         self.teacher = load_teacher(preset, device)
         if self.teacher:
             self.net.load_state_dict(self.teacher.net.state_dict())
+        if preset.start_from and not self.files.checkpoints():
+            self.net.load_state_dict(start_of(preset))
+        self.net = add_lora_if(preset, self.net)
         self.ema = training.EMA(self.net, preset.ema)
         self.optimizer = make_optimizer(self.net, preset)
         self.encoder = load_encoder(preset.model, device)
@@ -247,6 +251,7 @@ class Run:
                 self.seconds = row["seconds"]
                 self._check_finite(row["loss"], row["grad_norm"])
                 self._log(row)
+                self._look_first()
                 yield row
             if self.main and done.step % epoch_steps == 0:
                 self._end_epoch(done.step // epoch_steps)
@@ -310,6 +315,12 @@ class Run:
             self._log({"step": self.step, "epoch": epoch, "held_out": self.held_out()})
         if epoch in self.preset.strips:
             self.save_strip(self.folder / "strips" / f"epoch-{epoch:04d}.png")
+
+    def _look_first(self) -> None:
+        """Draw a strip early where an epoch takes long; it changes nothing else."""
+        wanted = self.main and self.preset.strips and self.seconds >= FIRST_LOOK
+        if wanted and not any((self.folder / "strips").glob("*.png")):
+            self.save_strip(self.folder / "strips" / "first.png")
 
     def held_out(self) -> float:
         """The averaged weights' loss on the held-out images, the first 512 of them.
@@ -411,18 +422,6 @@ def _with_stored_classes(preset: Preset, stored: Preset) -> Preset:
     if preset.labels and stored.labels and not preset.model.classes:
         return preset.with_classes(stored.model.classes)
     return preset
-
-
-def make_optimizer(net: nn.Module, preset: Preset) -> torch.optim.Optimizer:
-    """The optimiser that the preset names, for the weights of `net`."""
-    if preset.optimizer == "muon":
-        return Muon(net.parameters(), preset.lr)
-    return torch.optim.AdamW(
-        net.parameters(),
-        lr=preset.lr,
-        weight_decay=preset.weight_decay,
-        fused=next(net.parameters()).device.type in ("cpu", "cuda"),
-    )
 
 
 def mixed_precision(preset: Preset) -> str:

@@ -4,15 +4,15 @@ from typing import Annotated
 
 import typer
 
-from ddpm_core.models import best_device, load_model, quick
+from ddpm_core.models import best_device, quick
 from ddpm_core.samplers import SAMPLERS, SPACINGS
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.commands.common import GUIDANCE
-from ddpm_core.workshop.presets import training_of
+from ddpm_core.workshop.opened import open_model, trained_as
 
 
 def evaluate(
-    weights: Annotated[str, typer.Option(help="name of shipped weights, or a folder")],
+    weights: Annotated[str, typer.Option(help="shipped weights, a folder, or a run")],
     n: Annotated[
         int, typer.Option(min=8, max=1_000_000, help="samples, and real images")
     ] = 1000,
@@ -40,7 +40,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure a model's samples against real images that it need not have seen."""
-    model, trained = load_model(weights, best_device()), training_of(weights)
+    model, trained = open_model(weights, best_device()), trained_as(weights)
     data = data or trained.data
     if features == "classifier" and data != "toy-cars":
         raise ValueError(

@@ -13,8 +13,11 @@ def export(
     run: Annotated[Path, typer.Argument(help="folder of a finished run")],
     out: Annotated[Path, typer.Argument(help="folder to write the weights to")],
     n: Annotated[
-        int, typer.Option(min=64, max=1_000_000, help="samples to measure on")
-    ] = 2000,
+        int | None,
+        typer.Option(
+            min=64, max=1_000_000, help="samples to measure on; left out: by the data"
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
     t_end: Annotated[
         int, typer.Option(min=0, help="timestep from which the last step goes to 0")
@@ -26,10 +29,21 @@ def export(
     features: Annotated[
         str, typer.Option(help="measure photos on these: imagenet or inception")
     ] = "",
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="draw samples and measure")
+    ] = True,
 ) -> None:
     """Turn a finished run into weights with a measured card, ready to ship."""
     guidance = GUIDANCE if scale is None else scale
     export_run(
-        run, out, n=n, steps=steps, t_end=t_end, scale=guidance, features=features
+        run,
+        out,
+        n=n,
+        steps=steps,
+        t_end=t_end,
+        scale=guidance,
+        features=features,
+        measure=measure,
+        say=typer.echo,
     )
     typer.echo(f"{out}: weights.safetensors, card.json, README.md")

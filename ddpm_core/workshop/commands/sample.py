@@ -7,16 +7,25 @@ from typing import Annotated
 import typer
 
 from ddpm_core.datasets.atomic import written_file
-from ddpm_core.datasets.images import check_picture, save_grid, save_strip
-from ddpm_core.models import DiffusionModel, Prompted, best_device, load_model
+from ddpm_core.datasets.images import (
+    check_picture,
+    grid_columns,
+    save_grid,
+    save_strip,
+    zoom_for,
+)
+from ddpm_core.models import DiffusionModel, Prompted, best_device
 from ddpm_core.samplers import SAMPLERS, SPACINGS
 from ddpm_core.workshop.commands.common import GUIDANCE, TEXT_MODEL
 from ddpm_core.workshop.evaluation import draw_samples, draw_strips
+from ddpm_core.workshop.opened import open_model
+
+STAGES = 9  # of a strip
 
 
 def sample(
     weights: Annotated[
-        str, typer.Option(help="name of shipped weights, or a folder")
+        str, typer.Option(help="shipped weights, a folder, or a run")
     ] = TEXT_MODEL,
     n: Annotated[int, typer.Option(min=1, max=100_000, help="images")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
@@ -43,6 +52,18 @@ def sample(
     negative: Annotated[
         str | None, typer.Option(help="what to keep away from; with a scale above 1")
     ] = None,
+    lora: Annotated[
+        Path | None, typer.Option(help="a LoRA that is added to the weights")
+    ] = None,
+    lora_scale: Annotated[
+        float, typer.Option(help="how much of it: 0 is none, 1 all", min=-10, max=10)
+    ] = 1.0,
+    zoom: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="enlarge; left out: to 512 pixels in width at least"
+        ),
+    ] = None,
     strip: Annotated[
         bool, typer.Option(help="9 stages of each, not the last one")
     ] = False,
@@ -56,13 +77,15 @@ def sample(
     without one.
     """
     check_picture(out)
-    model = load_model(weights, best_device())
+    model = open_model(weights, best_device(), lora=lora or "", lora_scale=lora_scale)
     prompted = requested(model, n, prompt, label, scale, negative)
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
     model.check_sampling(steps, **how, **prompted)
     draw, save = (draw_strips, save_strip) if strip else (draw_samples, save_grid)
+    zoom = zoom or zoom_for(model.config.size, STAGES if strip else grid_columns(n))
     with written_file(out) as new:
-        save(new, draw(model, n, steps=steps, seed=seed, **how, **prompted))
+        images = draw(model, n, steps=steps, seed=seed, **how, **prompted)
+        save(new, images, zoom=zoom)
     typer.echo(f"{n} images in {out}")
 
 

@@ -15,7 +15,7 @@ from ddpm_core.workshop.fitting import in_parts_that_fit
 from ddpm_core.workshop.folder import Stopped
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
 from ddpm_core.workshop.presets import Preset, preset
-from ddpm_core.workshop.run import Run
+from ddpm_core.workshop.run import FIRST_LOOK, Run
 
 
 @preset_options
@@ -91,7 +91,10 @@ def train_once(out: Path, chosen: Preset, *, resume: bool, tensorboard: bool) ->
                 "many processes as there are."
             ) from error
         if run.main:
-            typer.echo(f"done: {out}; next: ddpm export {out} FOLDER")
+            typer.echo(
+                f"done: {out}; next: ddpm sample --weights {out}, ddpm doctor {out}, "
+                f"ddpm export {out} FOLDER"
+            )
     return True
 
 
@@ -107,6 +110,21 @@ def say_start(run: Run) -> None:
             f"no GPU: on this CPU it takes {spell(at_least(run))} at the least; "
             "--estimate measures it"
         )
+    typer.echo(what_is_drawn(run))
+
+
+def what_is_drawn(run: Run) -> str:
+    """Say which strips a run will draw, and when."""
+    epochs, folder = run.preset.strips, run.folder / "strips"
+    if not epochs:
+        return "draws no strips: --strips 1,2,5 would, after these epochs"
+    listed = ", ".join(f"{e} (step {e * run.batches.steps_an_epoch:,})" for e in epochs)
+    return (
+        f"draws {folder}/epoch-....png after epoch {listed}, and first.png after "
+        f"{spell(FIRST_LOOK)} if none has ended by then; `ddpm sample --weights "
+        f"{run.folder}` draws more from its newest checkpoint, of every "
+        f"{run.preset.checkpoint_every} steps"
+    )
 
 
 def stop_by_signal(number: int, frame: object) -> None:

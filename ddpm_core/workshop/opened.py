@@ -1,0 +1,133 @@
+"""Trained models in all the forms they come in: weights, a run's folder, a LoRA."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_core import training
+from ddpm_core.lora import add_lora, apply_lora, merge_lora
+from ddpm_core.models import (
+    DiffusionModel,
+    load_autoencoder,
+    load_encoder,
+    load_model,
+)
+from ddpm_core.muon import Muon
+from ddpm_core.weights import find_weights, load_weights, read_card
+from ddpm_core.workshop.folder import RunFolder, flat
+from ddpm_core.workshop.presets import Preset, training_of
+
+
+def is_run(name: str | Path) -> bool:
+    """Whether that is the folder of a run, and not of weights."""
+    folder = Path(name)
+    has = (folder / "config.json").is_file(), (folder / "card.json").is_file()
+    return has == (True, False)
+
+
+def open_model(
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    lora: str | Path = "",
+    lora_scale: float = 1.0,
+) -> DiffusionModel:
+    """Load the model of that name, from a folder of weights, or from a run's folder.
+
+    Of a run it takes the averaged weights of the newest checkpoint. `lora`: the folder
+    of a LoRA, or the file in it, whose change is added `lora_scale` times; the folder
+    of a LoRA as `name` is the model that it was made for, changed. Raises as
+    `load_model` does, FileNotFoundError for a run without a checkpoint, and ValueError
+    for a LoRA of another network.
+    """
+    if is_run(name):
+        model = model_of_run(Path(name), device)
+    elif is_lora(name):
+        base = read_card(name)["config"]["base"]
+        return open_model(base, device, lora=name, lora_scale=lora_scale)
+    else:
+        model = load_model(name, device)
+    return with_lora(model, lora, lora_scale) if lora else model
+
+
+def is_lora(name: str | Path) -> bool:
+    """Whether these weights are a LoRA, and no model of their own."""
+    return read_card(name).get("kind") == "lora"
+
+
+def with_lora(model: DiffusionModel, lora: str | Path, scale: float) -> DiffusionModel:
+    """The model with the change of a LoRA added to its weights."""
+    folder = Path(lora)
+    folder = folder.parent if folder.is_file() else folder
+    state, card = load_weights(find_weights(folder))
+    if card.get("kind") != "lora":
+        raise ValueError(f"{lora} is no LoRA but a {card.get('kind', 'model')}")
+    state = {name: tensor.float() for name, tensor in state.items()}
+    net = apply_lora(model.net, state, scale).to(model.device)
+    return replace(model, net=net.eval().requires_grad_(False))
+
+
+def model_of_run(folder: Path, device: str | torch.device = "cpu") -> DiffusionModel:
+    """The model of a run as its newest checkpoint has it; its data are not read."""
+    files = RunFolder(folder)
+    preset, checkpoints = files.preset(), files.checkpoints()
+    if not checkpoints:
+        raise FileNotFoundError(
+            f"{folder} holds no checkpoint yet: one is written every "
+            f"{files.preset().checkpoint_every} steps"
+        )
+    net = add_lora_if(preset, preset.model.make_network())
+    ema = training.EMA(net, preset.ema)
+    optimizer = make_optimizer(net, preset)
+    training.load_checkpoint(checkpoints[-1], net, ema, optimizer)
+    net = merge_lora(ema.net).to(device, memory_format=torch.channels_last)
+    config = preset.model
+    parts = load_encoder(config, device), load_autoencoder(config, device)
+    return DiffusionModel(net.eval().requires_grad_(False), config, *parts)
+
+
+def trained_as(name: str | Path) -> Preset:
+    """How that model was trained; raises as `training_of` does."""
+    if is_run(name):
+        return RunFolder(Path(name)).preset()
+    if not is_lora(name):
+        return training_of(name)
+    card = read_card(name)
+    model = trained_as(card["config"]["base"]).model
+    return Preset.from_dict({**card["training"], "model": model.to_dict()})
+
+
+def add_lora_if(preset: Preset, net: nn.Module) -> nn.Module:
+    """Put the LoRA of the preset into its network, if it has one."""
+    return add_lora(net, preset.lora) if preset.lora else net
+
+
+def make_optimizer(net: nn.Module, preset: Preset) -> torch.optim.Optimizer:
+    """The optimiser that the preset names, for what is trained of `net`."""
+    trained = [p for p in net.parameters() if p.requires_grad]
+    if preset.optimizer == "muon":
+        return Muon(trained, preset.lr)
+    return torch.optim.AdamW(
+        trained,
+        lr=preset.lr,
+        weight_decay=preset.weight_decay,
+        fused=trained[0].device.type in ("cpu", "cuda"),
+    )
+
+
+def start_of(preset: Preset) -> dict[str, Tensor]:
+    """The weights that a run of this preset starts from.
+
+    Raises ValueError for weights of a model that differs from the preset's.
+    """
+    model = open_model(preset.start_from)
+    ours, theirs = flat(preset.model.to_dict()), flat(model.config.to_dict())
+    differing = [name for name in theirs if ours.get(name) != theirs[name]]
+    if differing:
+        raise ValueError(
+            f"a run that starts from {preset.start_from} is built as it is, which "
+            "differs in " + ", ".join(f"{k} ({theirs[k]})" for k in differing)
+        )
+    return model.net.state_dict()
