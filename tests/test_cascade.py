@@ -30,7 +30,7 @@ def test_what_is_shown_is_the_small_image_enlarged_and_noised():
 def test_the_large_image_follows_the_small_one(monkeypatch, generator):
     monkeypatch.setattr(cascade, "NOISE", 0.0)
     small = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1
-    chosen = preset("cars-64").replace(target="x0", latent="")
+    chosen = preset("cars-64-latents").replace(target="x0", latent="")
     model = DiffusionModel(Repeats(), chosen.model)
     large = cascade.upsampled(model, small, 4, generator)
     torch.testing.assert_close(large, F.interpolate(small, scale_factor=2.0))

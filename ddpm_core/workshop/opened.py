@@ -120,11 +120,14 @@ def make_optimizer(net: nn.Module, preset: Preset) -> torch.optim.Optimizer:
 def start_of(preset: Preset) -> dict[str, Tensor]:
     """The weights that a run of this preset starts from.
 
-    Raises ValueError for weights of a model that differs from the preset's.
+    Raises ValueError for weights of a model that differs from the preset's in more than
+    the size of its images. Latents that are small images are images, too.
     """
     model = open_model(preset.start_from)
+    latent = load_autoencoder(preset.model, "cpu")
+    free = {"size", "latent"} if latent and latent.in_range else {"size"}
     ours, theirs = flat(preset.model.to_dict()), flat(model.config.to_dict())
-    differing = [name for name in theirs if ours.get(name) != theirs[name]]
+    differing = [k for k in theirs if k not in free and ours.get(k) != theirs[k]]
     if differing:
         raise ValueError(
             f"a run that starts from {preset.start_from} is built as it is, which "

@@ -42,15 +42,16 @@ WARMUP = 4  # steps before
 
 @dataclass(frozen=True)
 class Recipe:
-    """A row of the table: what it changes of the preset `cars-64`, and its kind."""
+    """A row of the table: what it changes of a preset, and its kind."""
 
     says: str
     changes: dict[str, object] = field(default_factory=dict)
     cascade: bool = False
+    base: str = "cars-64-latents"
 
     def preset(self, seed: int, **more: object) -> Preset:
         """All that its run is made of."""
-        return preset("cars-64").replace(
+        return preset(self.base).replace(
             **{"epochs": 10_000, "strips": (), "checkpoint_every": 200}
             | {"log_every": 20, "seed": seed}
             | self.changes
@@ -61,7 +62,13 @@ class Recipe:
 PIXELS = {"latent": "", "image_channels": 3, "target": "x0"}
 
 RECIPES = {
-    "latents": Recipe("diffusion in 16x16x4 latents: the preset cars-64"),
+    "small-images": Recipe(
+        "diffusion of 32x32 images, which a decoder enlarges: the preset cars-64, from "
+        "random weights",
+        {"start_from": "", "lr": 1e-3},
+        base="cars-64",
+    ),
+    "latents": Recipe("diffusion in 16x16x4 latents: the preset cars-64-latents"),
     "latents-patch-2": Recipe(
         "the same with 2x2 positions of the latents as one",
         {"patch": 2, "channels": (80, 160), "attention": (True, True)},
@@ -188,7 +195,7 @@ def samples_of(run: Run, recipe: Recipe, n: int, calls: int, t_end: int) -> Imag
 def judge(data: str, held_out: int, seed: int, n: int) -> Judge:
     """What rows of that seed are measured on; the real photos' features once."""
     photos = {"data": data, "held_out": held_out, "seed": seed, "batch": 1}
-    chosen = preset("cars-64").replace(**photos)
+    chosen = preset("cars-64-latents").replace(**photos)
     real, more_real = evaluation.real_images(data, chosen, n, seed + 1)
     by = evaluation.imagenet_extractor()
     known = {id(x): by.features(x) for x in (real, more_real)}
