@@ -40,21 +40,24 @@ WRONG = {
     ],
     "check_fair_split": [
         (lambda g, n, r: _rows(g, 2 * n, r), "draw photos, not rows"),
-        (lambda g, n, r: _photos(g, n // 2, r), "these are 60 rows"),
+        (lambda g, n, r: _photos(g, n // 2, r), "these are 30"),
         (lambda g, n, r: _photos(g, n, r)[::-1], "changed places"),
         (lambda g, n, r: _photos(g, n + 5, r), "65 photos are held out"),
-        (lambda g, n, r: _named(g, torch.arange(n)), "are not drawn"),
+        (lambda g, n, r: _named(g, g.unique()[40 : 40 + n]), "not drawn one by one"),
         (lambda g, n, r: _photos(g, n, None), "the same generator"),
-        (lambda g, n, r: _named(g, torch.arange(0, 120, 2)), "another seed"),
-        (lambda g, n, r: _thinned(*_photos(g, n, r)), "on exactly one side"),
+        (lambda g, n, r: _named(g, g.unique()[: 2 * n : 2]), "another seed"),
+        (lambda g, n, r: _thinned(*_photos(g, n, r)), "of the 700 rows are on no side"),
+        (lambda g, n, r: _masks(*_photos(g, n, r), len(g)), "these are masks"),
+        (lambda g, n, r: (g, g), "return the numbers of rows"),
         (lambda g, n, r: torch.arange(3), "return two tensors"),
     ],
     "check_without_bias": [
         (lambda n, f: _line(1 / n, f)[0], "that is the slope"),
         (lambda n, f: f[-1], "the largest n measured"),
         (lambda n, f: f.mean(), "draw a line"),
+        (lambda n, f: _line(1 / n[-2:], f[-2:])[1], "two of the points"),
         (lambda n, f: _line(n, f)[1], "no images at all"),
-        (lambda n, f: _line(n**-0.5, f)[1], "the answer must be 7"),
+        (lambda n, f: _line(n**-0.5, f)[1], "ends at"),
     ],
 }
 
@@ -73,6 +76,12 @@ def _photos(groups, n, generator):
 def _rows(groups, n, generator):
     order = torch.randperm(len(groups), generator=generator)
     return order[n:], order[:n]
+
+
+def _masks(train, held_out, n):
+    masks = torch.zeros(2, n, dtype=torch.bool)
+    masks[0, train] = masks[1, held_out] = True
+    return masks[0], masks[1]
 
 
 def _thinned(train, held_out):
