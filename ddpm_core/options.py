@@ -59,7 +59,7 @@ def check(config: Any) -> None:
             _check_value(f, kind, value, value)
 
 
-def _check_tuple(f: dataclasses.Field, of: type, values: Any) -> None:
+def _check_tuple(f: dataclasses.Field, of: Any, values: Any) -> None:
     kind, *more = get_args(of)
     length = None if more == [...] else 1 + len(more)
     if not isinstance(values, tuple) or len(values) != (length or len(values)):

@@ -46,8 +46,8 @@ class Bill(NamedTuple):
         """Tell it in one line."""
         assumed = f"; assumed: {', '.join(self.assumed)}" if self.assumed else ""
         return (
-            f"{self.parameters:,} parameters, {self.flop / 1e9:,.2f} GFLOP an image and "
-            f"step; all {self.images:,} images: {self.total:.2e} FLOP{assumed}"
+            f"{self.parameters:,} parameters, {self.flop / 1e9:,.2f} GFLOP an image "
+            f"and step; all {self.images:,} images: {self.total:.2e} FLOP{assumed}"
         )
 
 
@@ -88,14 +88,19 @@ def _shape(config: ModelConfig) -> tuple[tuple[int, ...], tuple[str, ...]]:
     channels, sides = config.network.image_channels, config.sides
     if not config.latent:
         return (channels, *sides), ()
+    if known := autoencoder_of(config):
+        return known.latent_shape, ()
+    sides = tuple(side // SMALLER for side in sides)
+    size = "x".join(map(str, sides))
+    return (channels, *sides), (f"latents of {size}, as there is no {config.latent}",)
+
+
+def autoencoder_of(config: ModelConfig) -> VAEConfig | None:
+    """What the card of the model's autoencoder says of it; None where there is none."""
     try:
-        stored = read_card(config.latent)["config"]
-        return VAEConfig.from_dict(stored).latent_shape, ()
+        return VAEConfig.from_dict(read_card(config.latent)["config"])
     except (OSError, ValueError, KeyError):
-        sides = tuple(side // SMALLER for side in sides)
-        size = "x".join(map(str, sides))
-        assumed = f"latents of {size}, as there is no {config.latent}"
-        return (channels, *sides), (assumed,)
+        return None
 
 
 def _condition(config: ModelConfig) -> Condition | None:
@@ -111,14 +116,13 @@ def _condition(config: ModelConfig) -> Condition | None:
 
 @contextmanager
 def on_noise(preset: Preset, batch: int) -> Iterator[Preset]:
-    """The preset on images of noise, in batches of that many: what it costs is same."""
+    """The preset on images of noise, in batches of that many, which cost as much.
+
+    Its autoencoder, if it has one, must be there.
+    """
     config, n = preset.model, batch * STEPS
-    channels = config.network.image_channels
-    if config.latent:
-        channels = VAEConfig.from_dict(
-            read_card(config.latent)["config"]
-        ).image_channels
-    shape = (n, *config.sides, channels)
+    seen = autoencoder_of(config) if config.latent else config.network
+    shape = (n, *config.sides, seen.image_channels)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     with TemporaryDirectory() as folder:
         data = Path(folder) / "noise"
