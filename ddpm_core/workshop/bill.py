@@ -18,15 +18,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddpm_core.config import ModelConfig
 from ddpm_core.datasets.atomic import current_folder
 from ddpm_core.datasets.packed import read_meta, write_packed
+from ddpm_core.models import load_autoencoder
 from ddpm_core.types import Condition
-from ddpm_core.vae import VAEConfig
-from ddpm_core.weights import read_card
 from ddpm_core.workshop.presets import Preset
 
 PHOTOS = 16_185  # of Stanford Cars
 SMALLER = 4  # times, that a side of the latents is smaller where nothing is known
 WORDS = 77  # that a published text encoder reads
 STEPS = 8  # of an epoch of noise
+COLOURS = 3  # channels of what autoencoders see
 
 
 class Bill(NamedTuple):
@@ -88,18 +88,18 @@ def _shape(config: ModelConfig) -> tuple[tuple[int, ...], tuple[str, ...]]:
     channels, sides = config.network.image_channels, config.sides
     if not config.latent:
         return (channels, *sides), ()
-    if known := autoencoder_of(config):
-        return known.latent_shape, ()
+    if known := latent_shape(config):
+        return known, ()
     sides = tuple(side // SMALLER for side in sides)
     size = "x".join(map(str, sides))
     return (channels, *sides), (f"latents of {size}, as there is no {config.latent}",)
 
 
-def autoencoder_of(config: ModelConfig) -> VAEConfig | None:
-    """What the card of the model's autoencoder says of it; None where there is none."""
+def latent_shape(config: ModelConfig) -> tuple[int, ...] | None:
+    """The shape of one latent; None where the model's autoencoder is not there."""
     try:
-        return VAEConfig.from_dict(read_card(config.latent)["config"])
-    except (OSError, ValueError, KeyError):
+        return load_autoencoder(config, "cpu").shape
+    except FileNotFoundError:
         return None
 
 
@@ -121,8 +121,8 @@ def on_noise(preset: Preset, batch: int) -> Iterator[Preset]:
     Its autoencoder, if it has one, must be there.
     """
     config, n = preset.model, batch * STEPS
-    seen = autoencoder_of(config) if config.latent else config.network
-    shape = (n, *config.sides, seen.image_channels)
+    channels = COLOURS if config.latent else config.network.image_channels
+    shape = (n, *config.sides, channels)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     with TemporaryDirectory() as folder:
         data = Path(folder) / "noise"

@@ -166,12 +166,10 @@ class Run:
         self.files.check_data(self.preset, self.facts())
 
     def check_channels(self) -> None:
-        """Raise ValueError where the network, or the autoencoder, takes others."""
-        network, channels = self.preset.model.network, self.split.images.shape[3]
-        wanted = network.image_channels // self.stacked
-        if self.latent:
-            wanted = self.latent.autoencoder.config.image_channels
-        if wanted != channels:
+        """Raise ValueError where the network takes images of other channels."""
+        channels = self.split.images.shape[3]
+        wanted = self.preset.model.network.image_channels // self.stacked
+        if wanted != channels and not self.latent:
             raise ValueError(
                 f"the images of {self.preset.data} have {channels} channels, the run "
                 f"takes {wanted}: choose --image-channels {channels}, or prepare them "

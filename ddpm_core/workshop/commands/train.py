@@ -13,7 +13,7 @@ import torch
 import typer
 
 from ddpm_core.models import DTYPES, best_device
-from ddpm_core.workshop.bill import autoencoder_of, bill, has_data, on_noise
+from ddpm_core.workshop.bill import bill, has_data, latent_shape, on_noise
 from ddpm_core.workshop.estimate import at_least, estimate, matrix_rate, spell
 from ddpm_core.workshop.fitting import in_parts_that_fit
 from ddpm_core.workshop.folder import Stopped
@@ -80,7 +80,7 @@ def say_estimate(chosen: Preset) -> None:
         f"at {rate / 1e12:,.3g} TFLOP/s: three times that is more usual"
     )
     latent = chosen.model.latent
-    if latent and not autoencoder_of(chosen.model):
+    if latent and not latent_shape(chosen.model):
         say(f"not timed: the autoencoder {latent} is not there")
         return
     an_image = USUAL * counted.flop / rate
