@@ -4,12 +4,12 @@
     python tests/benchmarks/compare.py --rounds 9
     python tests/benchmarks/compare.py --device cuda --published unet.py
 
-Needs the extra 'bench'; a peer that is not installed is left out, and named. Each network has as many parameters as ours (within 8 %), the
-same batch, optimiser and memory format; on a GPU each is compiled and runs in bf16, its
-kernels launched as CUDA graphs. `--published` names the file of the article's network,
-ddpm/unet.py of its repository, which runs as published: fp32, not compiled. Rounds go
-through all networks in turn, so that a slow moment of the machine hits all alike; the
-median round counts.
+Needs the extra 'bench'; a peer that is not installed is left out, and named. Each
+network has as many parameters as ours (within 8 %), the same batch, optimiser and
+memory format; on a GPU each is compiled and runs in bf16, its kernels launched as CUDA
+graphs. `--published` names the file of the article's network, ddpm/unet.py of its
+repository, which runs as published: fp32, not compiled. Rounds go through all networks
+in turn, so that a slow moment of the machine hits all alike; the median round counts.
 """
 
 import argparse

@@ -133,7 +133,7 @@ def speed_of(out: Path, name: str) -> float:
 
 def session(out: Path, photos: str, total: float, *, dry: bool) -> list[dict]:
     """Run all steps, the last for the time that is left; keep what is found."""
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True)
     start, found = time.monotonic(), []
 
     def left() -> float:
@@ -198,6 +198,8 @@ def main() -> None:
         draw(given.out)
     elif given.what == "profile":
         profile(given.out, dry=given.dry)
+    elif given.out.exists():
+        parser.error(f"{given.out} is there already: name a new folder")
     else:
         session(given.out.resolve(), given.photos, given.seconds, dry=given.dry)
 
