@@ -118,7 +118,7 @@ def test_grey_frames_are_trained_sampled_and_measured(packed, tmp_path, monkeypa
     succeeded("export", run, weights, "--n", 64, "--steps", 2)
     card = json.loads((weights / "card.json").read_text())
     assert card["config"]["size"] == [16, 24]
-    assert "images of 16x24 pixels" in (weights / "README.md").read_text()
+    assert "for grey images of 16x24 pixels" in (weights / "README.md").read_text()
     assert load_model(weights).shape == (1, 16, 24)
     picture = tmp_path / "a.png"
     succeeded("sample", "--weights", weights, "--n", 2, "--steps", 2, "--out", picture)

@@ -62,8 +62,9 @@ def _diffusion(card: dict) -> Words:
     measured = card["measured"]
     size = config["size"]
     frame = spelled(size if isinstance(size, int) else tuple(size))
+    grey = "grey " if config["network"]["image_channels"] == 1 else ""
     return Words(
-        about=f"A denoising network ({config['network']['kind']}) for images of "
+        about=f"A denoising network ({config['network']['kind']}) for {grey}images of "
         f"{frame} pixels, trained on {_pictures(card)}\n{_condition(card)}.",
         picture=f"![{SHOWN} samples](samples.webp)",
         facts=f"\n- Predicts: {predicted(card)}\n- Stored: averaged weights (decay "
