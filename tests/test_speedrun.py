@@ -93,7 +93,7 @@ def test_every_entry_is_a_preset_that_can_be():
 
 def test_weights_that_were_given_are_told():
     cascade = recipes.RECIPES["cascade"]
-    found = speedrun.given(cascade.preset(0).model, cascade)
+    found = speedrun.given(cascade.preset(0), cascade)
     assert found == {"photos-32": pytest.approx(91, abs=1)}
 
 

@@ -19,7 +19,6 @@ from typing import Annotated
 import torch
 import typer
 
-from ddpm_core.config import ModelConfig
 from ddpm_core.models import best_device
 from ddpm_core.options import one_of
 from ddpm_core.weights import hardware, read_card
@@ -127,9 +126,9 @@ def record(name: str, says: str, runs: Sequence[dict]) -> dict:
     }
 
 
-def given(config: ModelConfig, recipe: Recipe) -> dict[str, float]:
+def given(chosen: Preset, recipe: Recipe) -> dict[str, float]:
     """The minutes that weights took to train which a recipe does not train itself."""
-    names = [config.latent] if config.latent else []
+    names = [name for name in (chosen.model.latent, chosen.teacher) if name]
     names += ["photos-32"] if recipe.cascade else []
     return {name: round(read_card(name)["seconds"] / 60, 1) for name in names}
 
@@ -163,6 +162,7 @@ def main(
     """Train a recipe for minutes of one CPU core; measure it, and write its record."""
     recipe, changes = ENTRIES[one_of("recipe", name, ENTRIES)], changed_fields(options)
     check(changes)
+    free = given(recipe.preset(0, **changes), recipe)
     torch.set_num_threads(1)
     title, found = title or name, []
     for seed in recipes.numbers(seeds):
@@ -176,7 +176,7 @@ def main(
         )
     whole = record(title, recipe.says, found)
     whole["changes"] = recipe.changes | changes
-    whole["given"] = given(chosen.model, recipe)
+    whole["given"] = free
     whole["command"] = shlex.join(["ddpm", *sys.argv[1:]])
     whole |= {"commit": commit(), "hardware": hardware()}
     out.mkdir(parents=True, exist_ok=True)
