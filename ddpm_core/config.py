@@ -17,6 +17,7 @@ from ddpm_core.dit import DiTConfig
 from ddpm_core.options import check, from_json, one_of, option, to_json
 from ddpm_core.schedules import Schedule
 from ddpm_core.unet import UNetConfig
+from ddpm_core.values import sides
 
 SCHEDULES: dict[str, Callable[["ModelConfig"], Schedule]] = {
     "linear": lambda c: schedules.linear_schedule(c.T, c.beta_start, c.beta_end),
@@ -42,7 +43,9 @@ class ModelConfig:
     together. Chapter 07.
     """
 
-    size: int = option("side of the images in pixels", 32, at_least=4, at_most=4096)
+    size: int | tuple[int, int] = option(
+        "side of the images in pixels, or height x width", 32, at_least=4, at_most=4096
+    )
     network: NetworkConfig = field(default_factory=UNetConfig)
     schedule: str = option(", ".join(SCHEDULES), "cosine", choices=SCHEDULES)
     T: int = option("diffusion steps", 1000, at_least=1, at_most=100_000)
@@ -83,11 +86,17 @@ class ModelConfig:
                 f"each other, got text = {self.text!r} and pooled = "
                 f"{self.network.pooled}"
             )
-        if not self.latent and self.size % self.network.side_multiple:
+        multiple = self.network.side_multiple
+        if not self.latent and any(side % multiple for side in self.sides):
             raise ValueError(
-                f"size must be a multiple of {self.network.side_multiple} for this "
-                f"network, got {self.size}"
+                f"size must be a multiple of {multiple} for this network, got "
+                f"{self.size}"
             )
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The height and the width of the images in pixels."""
+        return sides(self.size)
 
     @property
     def conditional(self) -> bool:

@@ -108,8 +108,7 @@ class DiffusionModel:
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape of one sample, (c, h, w): an image, or its latent."""
-        side = self.config.size
-        pixels = (self.config.network.image_channels, side, side)
+        pixels = (self.config.network.image_channels, *self.config.sides)
         return self.latent.shape if self.latent else pixels
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Images:

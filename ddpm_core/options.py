@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import MISSING, field, fields
 from math import isfinite
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
 from ddpm_core.values import quoted
@@ -50,14 +51,16 @@ def check(config: Any) -> None:
     """Raise ValueError for the first field whose value is not of its type and range."""
     for f in fields(config):
         value = getattr(config, f.name)
-        if get_origin(f.type) is tuple:
-            _check_tuple(f, value)
-        elif f.type in KINDS:
-            _check_value(f, f.type, value, value)
+        kinds = get_args(f.type) if isinstance(f.type, UnionType) else (f.type,)
+        kind = kinds[-1] if isinstance(value, tuple) else kinds[0]
+        if get_origin(kind) is tuple:
+            _check_tuple(f, kind, value)
+        elif kind in KINDS:
+            _check_value(f, kind, value, value)
 
 
-def _check_tuple(f: dataclasses.Field, values: Any) -> None:
-    kind, *more = get_args(f.type)
+def _check_tuple(f: dataclasses.Field, of: Any, values: Any) -> None:
+    kind, *more = get_args(of)
     length = None if more == [...] else 1 + len(more)
     if not isinstance(values, tuple) or len(values) != (length or len(values)):
         words = f"a list of {length}" if length else "a list"

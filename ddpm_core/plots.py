@@ -102,7 +102,7 @@ def image_grid(
         x = left + column * (PANEL + gap)
         y = height - (margin + above + row * step_y + PANEL)  # counted from below
         ax = fig.add_axes((x / width, y / height, PANEL / width, PANEL / height))
-        ax.imshow(image, interpolation="nearest")
+        ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_axis_off()
         if titles and (titled_rows or row == 0):
             ax.set_title(titles[i if titled_rows else column], fontsize=8, pad=3)

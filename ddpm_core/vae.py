@@ -69,19 +69,19 @@ class Encoding(NamedTuple):
 class Resize(nn.Module):
     """An encoder with nothing to learn: q(z | x) is a narrow Gaussian at a smaller x.
 
-    (b, c, h, w) -> (b, 2c, side, side), mean and log-variance. Its noise, of standard
+    (b, c, h, w) -> (b, 2c, *size), mean and log-variance. Its noise, of standard
     deviation 0.05, prepares the decoder for small images that are not quite real.
     Chapter 14.
     """
 
     LOG_VAR = 2 * log(0.05)
 
-    def __init__(self, side: int):
+    def __init__(self, size: tuple[int, int]):
         super().__init__()
-        self.side = side
+        self.size = size
 
-    def forward(self, x: Images) -> Float[Tensor, "b moments side side"]:
-        small = F.interpolate(x, size=self.side, mode="bicubic", antialias=True)
+    def forward(self, x: Images) -> Float[Tensor, "b moments rows columns"]:
+        small = F.interpolate(x, size=self.size, mode="bicubic", antialias=True)
         return torch.cat([small, torch.full_like(small, self.LOG_VAR)], dim=1)
 
 
@@ -118,7 +118,7 @@ class VAE(nn.Module):
             enter = [nn.Linear(config.latent, numbers), nn.Unflatten(1, shape)]
         self.encoder = nn.Sequential(*down, *leave)
         if config.resized:
-            self.encoder = Resize(shape[-1])
+            self.encoder = Resize(tuple(shape[1:]))
 
         blocks = config.decoder_blocks or config.blocks
         up = enter + residuals(widths[-1], blocks)

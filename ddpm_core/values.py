@@ -4,6 +4,9 @@ import sys
 from math import inf
 from numbers import Integral, Real
 
+Size = int | tuple[int, int]
+"""Of images, in pixels: the side of square ones, or height and width."""
+
 LONGEST = 80  # characters of a value that an error quotes
 LARGEST = sys.float_info.max
 
@@ -49,6 +52,11 @@ def check_count(name: str, value: object, low: float = 1, high: float = inf) -> 
         raise ValueError(
             f"{name} must {allowed or _bound(low, high)}, got {quoted(value)}"
         )
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Return the height and the width of images of that size."""
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def _bound(low: float, high: float) -> str:

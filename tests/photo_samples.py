@@ -29,8 +29,11 @@ def zip_folder(folder: Path, path: Path) -> Path:
     return path
 
 
+WHOLE = (1, 1, 39, 29)
+
+
 def save_stanford_labels(
-    path: Path, files: list[str], classes: list[int] | None
+    path: Path, files: list[str], classes: list[int] | None, boxes: list | None = None
 ) -> None:
     """Save a .mat file of annotations as the devkit of Stanford Cars has it."""
     from scipy.io import savemat
@@ -40,7 +43,7 @@ def save_stanford_labels(
     rows = np.empty(len(files), [(column, object) for column in columns])
     for i, file in enumerate(files):
         label = () if classes is None else (classes[i],)
-        rows[i] = (1, 1, 39, 29, *label, file)
+        rows[i] = (*(boxes[i] if boxes else WHOLE), *label, file)
     path.parent.mkdir(parents=True, exist_ok=True)
     savemat(path, {"annotations": rows})
 

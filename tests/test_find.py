@@ -236,6 +236,47 @@ def test_a_damaged_label_file_is_named(tmp_path):
         find_photos(tmp_path)
 
 
+def test_boxes_are_counted_from_0_and_their_last_pixel_is_in_them(tmp_path):
+    pytest.importorskip("scipy")
+    save_stanford_cars(tmp_path)
+    for labels in (True, False):
+        photos = find_photos(tmp_path, labels=labels, boxes=True)
+        assert {photo.box for photo in photos.items} == {(0, 0, 39, 29)}
+        assert bool(photos.classes) == labels
+    assert {photo.box for photo in find_photos(tmp_path).items} == {None}
+
+
+def test_boxes_need_no_labels_and_labels_no_boxes(tmp_path):
+    pytest.importorskip("scipy")
+    cars = save_stanford_cars(tmp_path)
+    (cars / "cars_test_annos_withlabels.mat").unlink()
+    photos = find_photos(tmp_path, boxes=True)
+    assert [photo.box for photo in photos.items] == [(0, 0, 39, 29)] * 5
+    assert [photo.label for photo in photos.items] == [2, 0, 1, -1, -1]
+    assert photos.notes == (
+        "no labels for cars_test: there is no cars_test_annos_withlabels.mat",
+    )
+    (cars / "devkit" / "cars_test_annos.mat").unlink()
+    with pytest.raises(
+        ValueError, match=r"no boxes for cars_test: cars_test_annos\.mat"
+    ):
+        find_photos(tmp_path, boxes=True)
+
+
+def test_a_mat_file_without_boxes_is_named(tmp_path):
+    pytest.importorskip("scipy")
+    make_car_ims_layout(tmp_path)
+    wanted = r"cars_annos\.mat is not .* have no bbox_x1, .* without boxes"
+    with pytest.raises(ValueError, match=wanted):
+        find_photos(tmp_path, boxes=True)
+
+
+def test_boxes_of_photos_of_another_form_are_refused(tmp_path):
+    save_photos(tmp_path, "1.jpg")
+    with pytest.raises(ValueError, match="boxes .* is a folder of images: prepare it"):
+        find_photos(tmp_path, boxes=True)
+
+
 def test_images_outside_of_the_layout_are_noted(tmp_path):
     save_photos(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "poster.jpg")
     photos = find_photos(tmp_path)

@@ -549,3 +549,92 @@ def test_a_second_prepare_into_the_same_folder_is_refused(tmp_path, mixed):
 
     report, packed = pack(mixed, tmp_path / "out", fit=meanwhile, workers=1)
     assert report.n == len(packed) == 4
+
+
+@pytest.fixture
+def boxed(tmp_path):
+    """Stanford Cars of three photos: red left, green middle, blue right, and boxes."""
+    pytest.importorskip("scipy")
+    from photo_samples import save_stanford_labels
+
+    cars = tmp_path / "stanford_cars"
+    (cars / "cars_train").mkdir(parents=True)
+    names = ["00001.png", "00002.png", "00003.png", "00004.png"]
+    for name in names:
+        banded((120, 60), RED, GREEN, BLUE).save(cars / "cars_train" / name)
+    boxes = [(41, 1, 80, 60), (81, 11, 121, 60), (50, 40, 50, 20), ((), 1, 9, 9)]
+    save_stanford_labels(cars / "cars_train_annos.mat", names, [1] * 4, boxes)
+    return cars
+
+
+def test_photos_are_cropped_to_their_boxes_and_a_margin(tmp_path, boxed):
+    report, packed = pack(boxed, tmp_path / "tight", margin=0)
+    assert len(packed) == 1
+    assert_colour(packed.images[0, :, 1:-1], GREEN)
+    assert read_meta(tmp_path / "tight")["margin"] == 0
+    assert "cropped: to the boxes of the cars, 0 pixels around them" in str(report)
+    _, wide = pack(boxed, tmp_path / "wide", margin=40)  # as far as the photo goes
+    assert_colour(wide.images[0, :, 0], RED)
+    assert_colour(wide.images[0, :, -1], BLUE)
+    _, whole = pack(boxed, tmp_path / "whole")
+    assert len(whole) == 4 and "margin" not in read_meta(tmp_path / "whole")
+    np.testing.assert_array_equal(whole.images[0], wide.images[0])
+
+
+def test_each_bad_box_is_named_in_one_line(tmp_path, boxed):
+    report, _ = pack(boxed, tmp_path / "out", margin=16)
+    assert dict(report.skipped) == {
+        "cars_train/00002.png": "a bad box: columns 81 to 121, rows 11 to 60, in a "
+        "photo of 120x60",
+        "cars_train/00003.png": "a bad box: columns 50 to 50, rows 40 to 20, in a "
+        "photo of 120x60",
+        "cars_train/00004.png": "no box: the .mat file has none for it",
+    }
+
+
+def test_a_crop_that_is_too_small_is_named(tmp_path, boxed):
+    with pytest.raises(ValueError, match="too small: 40x60, the shorter .* 50 pixels"):
+        pack(boxed, tmp_path / "out", margin=0, min_side=50)
+
+
+@pytest.mark.parametrize("scale", [1, 6])
+def test_a_box_is_cut_at_the_scale_of_the_stored_photo(tmp_path, scale):
+    """JPEGs are decoded at a reduced scale, but not where a box is to be found."""
+    pytest.importorskip("scipy")
+    from photo_samples import save_stanford_labels
+
+    (tmp_path / "cars_train").mkdir()
+    wide, high = 120 * scale, 60 * scale
+    photo = banded((wide, high), RED, GREEN, BLUE)
+    photo.save(tmp_path / "cars_train" / "1.jpg", quality=95, subsampling=0)
+    boxes = [(wide // 3 + 1, 1, wide // 3 * 2, high)]
+    save_stanford_labels(tmp_path / "cars_train_annos.mat", ["1.jpg"], [1], boxes)
+    _, packed = pack(tmp_path, tmp_path / "out", margin=0)
+    assert_colour(packed.images[0, :, 1:-1], GREEN)
+
+
+def test_frames_need_not_be_square(tmp_path):
+    (tmp_path / "p").mkdir()
+    banded((90, 60), RED, GREEN, BLUE).save(tmp_path / "p" / "a.png")
+    report, packed = pack(tmp_path / "p", tmp_path / "s", size=(16, 24))
+    assert packed.images.shape == (1, 16, 24, 3) and packed.size == (16, 24)
+    assert "1 images of 16x24 (height x width)" in str(report)
+    assert_colour(packed.images[0, :, 1:7], RED)
+    assert_colour(packed.images[0, :, -7:-1], BLUE)
+    _, cropped = pack(tmp_path / "p", tmp_path / "c", size=(24, 12), fit=centre_crop)
+    assert_colour(cropped.images[0, :, 1:-1], GREEN)  # a third of the width is kept
+    assert PackedImages.open(tmp_path / "c").size == (24, 12)
+
+
+def test_grey_is_how_bright_a_colour_is(tmp_path):
+    (tmp_path / "p").mkdir()
+    banded((60, 60), (255, 0, 0), (0, 255, 0), (0, 0, 255)).save(
+        tmp_path / "p" / "a.png"
+    )
+    report, packed = pack(tmp_path / "p", tmp_path / "out", channels=1)
+    assert packed.images.shape == (1, 16, 16, 1) and packed.channels == 1
+    seen = packed.images[0, 8, [2, 8, 13], 0]  # ITU-R 601: 0.299, 0.587, 0.114
+    np.testing.assert_allclose(seen, [76, 150, 29], atol=2)
+    assert "images of 16x16 grey" in str(report)
+    with pytest.raises(ValueError, match="channels must be 3, or 1 for grey, got 2"):
+        pack(tmp_path / "p", tmp_path / "out", channels=2)

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from ddpm_core.datasets.atomic import check_room, current_folder, written_folder
+from ddpm_core.datasets.sizes import as_size
+from ddpm_core.values import Size, quoted, sides
 
 FORMAT = "ddpm-packed-images"
 VERSION = 1
@@ -90,7 +92,7 @@ class StoredArray:
 
 @dataclass(frozen=True, eq=False)
 class PackedImages:
-    """Images of one size with their labels: `images` is uint8 (n, size, size, 3).
+    """Images of one size with their labels: `images` is uint8 (n, h, w, 3 or 1).
 
     `labels` is None or int64 (n,), an index into `classes` or UNLABELLED. `sha256` and
     `labels_sha256` are those of the files of an opened folder. Chapter 14.
@@ -106,10 +108,11 @@ class PackedImages:
 
     def __post_init__(self) -> None:
         shape, dtype = self.images.shape, self.images.dtype
-        square = len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3
-        if dtype != np.uint8 or not square or shape[0] == 0:
+        pictures = len(shape) == 4 and shape[3] in (1, 3) and 0 not in shape
+        if dtype != np.uint8 or not pictures:
             raise ValueError(
-                f"images must be uint8 (n, size, size, 3), got {dtype} {shape}"
+                "images must be uint8 (n, height, width, 3 or 1 channels), got "
+                f"{dtype} {shape}"
             )
         if self.labels is not None:
             _check_labels(self.labels, len(self), len(self.classes))
@@ -118,9 +121,14 @@ class PackedImages:
         return len(self.images)
 
     @property
-    def size(self) -> int:
-        """The side of the images in pixels."""
-        return self.images.shape[1]
+    def size(self) -> Size:
+        """The side of the images in pixels, or their height and width."""
+        return as_size(*self.images.shape[1:3])
+
+    @property
+    def channels(self) -> int:
+        """3 for colour, 1 for grey."""
+        return self.images.shape[3]
 
     @property
     def captions(self) -> list[str]:
@@ -154,10 +162,12 @@ class PackedImages:
         images, labels = _stored(path / "images.npy", meta["sha256"]), None
         if meta["labels_sha256"]:
             labels = _stored(path / "labels.npy", meta["labels_sha256"])[:]
-        if images.shape[:2] != (meta["n"], meta["size"]):
+        size = meta["size"]
+        described = [meta["n"], *([size, size] if isinstance(size, int) else size)]
+        if list(images.shape[:3]) != described:
             raise ValueError(
                 f"{path}: meta.json describes {meta['n']} images of side "
-                f"{meta['size']}, but images.npy has the shape {images.shape}"
+                f"{quoted(size)}, but images.npy has the shape {images.shape}"
             )
         record = {"classes": tuple(meta["classes"]), "source": meta["source"]}
         sums = {"sha256": meta["sha256"], "labels_sha256": meta["labels_sha256"] or ""}
@@ -206,7 +216,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
 
 META = {
     "n": int,
-    "size": int,
+    "size": int | list,
     "sha256": str,
     "labels_sha256": str | None,
     "classes": list,
@@ -222,8 +232,9 @@ class PackedWriter:
     and what else tells how the images were made.
     """
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, size: Size, channels: int = 3) -> None:
         self.folder, self.size = folder, size
+        self.shape = (*sides(size), channels)
         self.meta: dict[str, Any] = {"classes": [], "source": ""}
         self.labels: list[int] = []
         self._file = open(folder / "images.npy", "wb")  # noqa: SIM115, see close
@@ -231,14 +242,13 @@ class PackedWriter:
 
     def expect(self, n: int) -> None:
         """Raise NoRoom, an OSError, where the disk has no room for n images."""
-        check_room(self.folder, n * self.size**2 * 3)
+        check_room(self.folder, n * math.prod(self.shape))
 
     def append(self, image: np.ndarray, label: int = UNLABELLED) -> None:
-        """Add one image, uint8 (size, size, 3), and its label."""
-        expected = (self.size, self.size, 3)
-        if image.shape != expected or image.dtype != np.uint8:
+        """Add one image, uint8 (height, width, channels), and its label."""
+        if image.shape != self.shape or image.dtype != np.uint8:
             raise ValueError(
-                f"image {len(self.labels)} must be uint8 {expected}, "
+                f"image {len(self.labels)} must be uint8 {self.shape}, "
                 f"got {image.dtype} {image.shape}"
             )
         self._file.write(image.tobytes())
@@ -266,7 +276,7 @@ class PackedWriter:
             self._file.close()
 
     def _write_header(self) -> int:
-        shape = (len(self.labels), self.size, self.size, 3)
+        shape = (len(self.labels), *self.shape)
         self._file.seek(0)
         np.lib.format.write_array_header_1_0(
             self._file, {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -284,14 +294,16 @@ class PackedWriter:
 
 
 @contextmanager
-def packed_writer(path: str | Path, *, size: int) -> Iterator[PackedWriter]:
+def packed_writer(
+    path: str | Path, *, size: Size, channels: int = 3
+) -> Iterator[PackedWriter]:
     """Give a writer of the packed folder `path`, which takes its place at the end.
 
     Errors as in `written_folder`: only a packed folder is replaced. Raises ValueError
     for no images.
     """
     with written_folder(path, names=FILES, is_ours=_is_packed) as folder:
-        writer = PackedWriter(folder, size)
+        writer = PackedWriter(folder, size, channels)
         try:
             yield writer
             writer.finish()
@@ -308,7 +320,7 @@ def write_packed(
     source: str = "",
     **meta: Any,
 ) -> PackedImages:
-    """Pack images, each uint8 (size, size, 3), into the folder `path` and open it.
+    """Pack images, each uint8 (h, w, 3 or 1), into the folder `path` and open it.
 
     Further keywords go into meta.json. Raises ValueError for no images, for images
     of differing sizes and for labels that do not fit them.
@@ -318,7 +330,10 @@ def write_packed(
     if first is None:
         raise ValueError("there are no images to pack")
     images = itertools.chain([first], images)
-    with packed_writer(path, size=first.shape[0]) as writer:
+    if first.ndim != 3:
+        raise ValueError(f"an image must be (h, w, channels), got {first.shape}")
+    size, channels = as_size(*first.shape[:2]), first.shape[2]
+    with packed_writer(path, size=size, channels=channels) as writer:
         writer.meta |= {"classes": list(classes), "source": source} | meta
         if labels is None:
             for image in images:

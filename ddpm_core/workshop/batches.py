@@ -14,6 +14,7 @@ from torch import Tensor
 from ddpm_core.conditioning import dropped
 from ddpm_core.datasets import PackedImages, draw_toy_cars, to_float
 from ddpm_core.datasets.packed import StoredArray
+from ddpm_core.datasets.sizes import as_size, typed
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, showing_any
 from ddpm_core.diffusion import draw_times
 from ddpm_core.latent import LatentScaler
@@ -27,7 +28,7 @@ SPLIT_SEED = 0  # runs of every seed put the same images aside: they can be comp
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Packed images, uint8 (n, h, w, 3), and which of them are trained on.
+    """Packed images, uint8 (n, h, w, 3 or 1), and which of them are trained on.
 
     `caption` holds the number of each image's prompt among the `captions`, of which
     number 0 is the empty one; None for a run without prompts. `classes` are the names
@@ -62,11 +63,12 @@ def load_split(preset: Preset, workers: int | None = None) -> Split:
     is none.
     """
     data = _load(preset, workers)
-    n, side, size = len(data.eligible), data.images.shape[1], preset.model.size
-    if side != size:
+    n, stored, size = len(data.eligible), data.images.shape[1:3], preset.model.size
+    if stored != preset.model.sides:
+        side, wanted = typed(as_size(*stored)), typed(size)
         raise ValueError(
             f"the images of {preset.data} are {side} pixels wide, the run's are "
-            f"{size}: prepare them with --size {size}, or train with --size {side}"
+            f"{wanted}: prepare them with --size {wanted}, or train with --size {side}"
         )
     if n - preset.held_out < preset.batch:
         raise ValueError(
@@ -105,6 +107,10 @@ def _load(preset: Preset, workers: int | None) -> Images:
     """Draw the toy cars, or open the folder of packed images."""
     if preset.data == "toy-cars":
         n = preset.drawn + preset.held_out
+        if isinstance(preset.model.size, tuple):
+            raise ValueError(
+                f"toy cars are square, got --size {typed(preset.model.size)}"
+            )
         cars = draw_toy_cars(
             n, size=preset.model.size, seed=preset.seed, workers=workers
         )
@@ -122,8 +128,8 @@ def _load(preset: Preset, workers: int | None) -> Images:
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}: `ddpm prepare SOURCE --out {preset.data} --size "
-            f"{preset.model.size}`, where SOURCE are your photos, or {STANFORD_CARS} "
-            "for a download"
+            f"{typed(preset.model.size)}`, where SOURCE are your photos, or "
+            f"{STANFORD_CARS} for a download"
         ) from error
     rows = np.arange(len(packed))
     return Images(

@@ -7,6 +7,7 @@ typed by hand.
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ddpm_core.datasets.sizes import spelled
 from ddpm_core.datasets.toy_cars import NEVER_TRAINED
 from ddpm_core.vae import VAEConfig
 
@@ -59,10 +60,12 @@ def card_text(card: dict) -> str:
 def _diffusion(card: dict) -> Words:
     config, training = card["config"], card["training"]
     measured = card["measured"]
-    side = config["size"]
+    size = config["size"]
+    frame = spelled(size if isinstance(size, int) else tuple(size))
+    grey = "grey " if config["network"]["image_channels"] == 1 else ""
     return Words(
-        about=f"A denoising network ({config['network']['kind']}) for images of "
-        f"{side}x{side} pixels, trained on {training['data']}\n{_condition(card)}.",
+        about=f"A denoising network ({config['network']['kind']}) for {grey}images of "
+        f"{frame} pixels, trained on {_pictures(card)}\n{_condition(card)}.",
         picture=_picture(measured),
         facts=f"\n- Predicts: {predicted(card)}\n- Stored: averaged weights (decay "
         f"{training['ema']}).\n\n![Losses of the run](losses.webp)",
@@ -90,6 +93,15 @@ def _lora(card: dict) -> Words:
         measured=_samples(measured),
         more=_copies(measured),
     )
+
+
+def _pictures(card: dict) -> str:
+    """Name the data, and say where the photos in it are crops."""
+    data = card["training"]["data"]
+    if "margin" not in card:
+        return data
+    around = f"the box of its car and {card['margin']} pixels around it"
+    return f"{data}\n(crops of photos: of each, {around}),"
 
 
 def _condition(card: dict) -> str:

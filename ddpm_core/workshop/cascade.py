@@ -50,6 +50,8 @@ def beside(net: nn.Module, condition: Images) -> Callable[..., Images]:
 class UpsamplerRun(Run):
     """The run of an upsampler: its preset's network has 6 image channels."""
 
+    stacked = 2
+
     def _loss(self, schedule: Schedule) -> Callable[..., Tensor]:
         target = self.preset.model.make_target()
         weight = min_snr(target, self.preset.min_snr) if self.preset.min_snr else None

@@ -56,6 +56,10 @@ COMMANDS = {
         "recipes:main",
         "Train rows of the table for equal minutes of a core, and measure them.",
     ),
+    "speedrun": Command(
+        "speedrun:main",
+        "Train a recipe for minutes of one CPU core; measure it, write its record.",
+    ),
     "measure": Command(
         "tables:main", "Measure the contenders of a table on one device and write it."
     ),

@@ -18,6 +18,7 @@ from ddpm_core.checking import check_count
 from ddpm_core.classifier import Attributes, load_classifier
 from ddpm_core.datasets import PackedImages, to_float, to_uint8
 from ddpm_core.datasets.images import save_grid
+from ddpm_core.datasets.sizes import typed
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
 from ddpm_core.models import (
     DiffusionModel,
@@ -27,6 +28,7 @@ from ddpm_core.models import (
 )
 from ddpm_core.options import one_of
 from ddpm_core.types import Features, Images
+from ddpm_core.values import sides
 from ddpm_core.workshop.batches import load_split
 from ddpm_core.workshop.presets import Preset
 
@@ -63,7 +65,7 @@ def inception_extractor() -> Extractor:
         ) from error
 
     def features(images: Tensor) -> Tensor:
-        parts = to_uint8(images).permute(0, 3, 1, 2).split(64)
+        parts = to_uint8(in_colour(images)).permute(0, 3, 1, 2).split(64)
         return torch.cat([net(part) for part in parts])
 
     return Extractor("Inception v3 (torch-fidelity)", features)
@@ -90,13 +92,18 @@ def imagenet_extractor() -> Extractor:
 
     def features(images: Images) -> Features:
         parts = []
-        for part in images.split(64):  # the range that it was trained for is [-1, 1]
-            part = part.to(device)
+        for part in in_colour(images).split(64):
+            part = part.to(device)  # the range that it was trained for is [-1, 1]
             large = F.interpolate(part, (128, 128), mode="bilinear", antialias=True)
             parts.append(net.extract_features(large).mean((2, 3)).cpu())
         return torch.cat(parts)
 
     return Extractor("EfficientNet-Lite0 (ImageNet)", features)
+
+
+def in_colour(images: Images) -> Images:
+    """Grey images (b, 1, h, w) as those networks take them, (b, 3, h, w)."""
+    return images.expand(-1, 3, -1, -1)
 
 
 EXTRACTORS = {
@@ -181,10 +188,10 @@ def real_images(data: str, trained: Preset, n: int, seed: int) -> tuple[Images, 
             draw_toy_cars(2 * n, size=trained.model.size, seed=seed).images
         ).split(n)
     packed = PackedImages.open(data)
-    if packed.size != trained.model.size or len(packed) < 2 * n:
+    if sides(packed.size) != trained.model.sides or len(packed) < 2 * n:
         raise ValueError(
-            f"twice {n} images of {trained.model.size} pixels are needed, {data} holds "
-            f"{len(packed)} of {packed.size} pixels"
+            f"twice {n} images of {typed(trained.model.size)} pixels are needed, "
+            f"{data} holds {len(packed)} of {typed(packed.size)} pixels"
         )
     g = torch.Generator().manual_seed(seed)
     if data != trained.data:

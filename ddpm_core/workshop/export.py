@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from ddpm_core.datasets import to_float
-from ddpm_core.datasets.atomic import written_folder
+from ddpm_core.datasets.atomic import current_folder, written_folder
 from ddpm_core.datasets.images import save_grid
+from ddpm_core.datasets.packed import read_meta
 from ddpm_core.datasets.toy_cars import attributes_showing, caption, draw_toy_cars
 from ddpm_core.lora import lora_state
 from ddpm_core.models import DiffusionModel, Prompted, best_device
@@ -188,7 +189,13 @@ def describe(run: Run, name: str, commands: list[str]) -> dict:
         "images seen": run.steps * run.preset.batch,
         "hardware": run.hardware(),
         "seconds": round(run.seconds),
-    }
+    } | margin_of(run.preset.data)
+
+
+def margin_of(data: str) -> dict[str, int]:
+    """The margin of the boxes to which photos were cropped; empty for whole photos."""
+    meta = {} if data == "toy-cars" else read_meta(current_folder(data))
+    return {"margin": meta["margin"]} if "margin" in meta else {}
 
 
 def audit(run: Run, samples: Images, picture: Path) -> dict:

@@ -2,11 +2,13 @@
 
 import inspect
 from dataclasses import Field, fields
+from types import UnionType
 from typing import Annotated, get_args, get_origin
 
 import typer
 
 from ddpm_core.config import NETWORKS, ModelConfig
+from ddpm_core.datasets.sizes import read_size
 from ddpm_core.workshop.presets import Preset
 
 NO_OPTION = {"model", "classes"}  # made of other options, or read off the data
@@ -55,18 +57,22 @@ def _kind_and_help(f: Field) -> tuple[type, str]:
         return str, f"kind of network: {', '.join(NETWORKS)}"
     if get_origin(f.type) is tuple:
         return str, f"{f.metadata['help']} (values with commas between)"
+    if isinstance(f.type, UnionType):
+        return str, f"{f.metadata['help']}: 64x96"
     return f.type, f.metadata["help"]
 
 
 def changed_fields(options: dict) -> dict:
     """Keep the options that were given; turn 'a,b' into the tuple its field holds."""
     kinds = {name: f.type for name, (_, f) in option_fields().items()}
-    return {
-        name: _to_tuple(name, value, kinds[name]) if get_origin(kinds[name]) is tuple
-        else value
-        for name, value in options.items()
-        if value is not None
-    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    return {name: _read(name, value, kinds[name]) for name, value in given.items()}
+
+
+def _read(name: str, value: object, kind: object) -> object:
+    if get_origin(kind) is tuple:
+        return _to_tuple(name, value, kind)
+    return read_size(value) if isinstance(kind, UnionType) else value
 
 
 def _to_tuple(name: str, text: str, kind: object) -> tuple:

@@ -48,6 +48,8 @@ class Run:
     write there. `listener` gets each row of the log, `say` each remark for people.
     """
 
+    stacked = 1  # images that the network sees at once
+
     # Phase 1: open ------------------------------------------------------------------
 
     @classmethod
@@ -164,7 +166,19 @@ class Run:
                 f"{self.folder} was begun on {len(classes)} other classes than "
                 f"{self.preset.data} now has: start a new run with another --out"
             )
+        self.check_channels()
         self.files.check_data(self.preset, self.facts())
+
+    def check_channels(self) -> None:
+        """Raise ValueError where the network takes images of other channels."""
+        channels = self.split.images.shape[3]
+        wanted = self.preset.model.network.image_channels // self.stacked
+        if wanted != channels and not self.latent:
+            raise ValueError(
+                f"the images of {self.preset.data} have {channels} channels, the run "
+                f"takes {wanted}: choose --image-channels {channels}, or prepare them "
+                + ("with --grey" if wanted == 1 else "without --grey")
+            )
 
     def restore(self) -> None:
         """Load the newest checkpoint, and the seconds that training took up to it."""

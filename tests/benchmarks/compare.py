@@ -4,12 +4,12 @@
     python tests/benchmarks/compare.py --rounds 9
     python tests/benchmarks/compare.py --device cuda --published unet.py
 
-Needs the extra 'bench'. Each network has as many parameters as ours (within 8 %), the
-same batch, optimiser and memory format; on a GPU each is compiled and runs in bf16, its
-kernels launched as CUDA graphs. `--published` names the file of the article's network,
-ddpm/unet.py of its repository, which runs as published: fp32, not compiled. Rounds go
-through all networks in turn, so that a slow moment of the machine hits all alike; the
-median round counts.
+Needs the extra 'bench'; a peer that is not installed is left out, and named. Each
+network has as many parameters as ours (within 8 %), the same batch, optimiser and
+memory format; on a GPU each is compiled and runs in bf16, its kernels launched as CUDA
+graphs. `--published` names the file of the article's network, ddpm/unet.py of its
+repository, which runs as published: fp32, not compiled. Rounds go through all networks
+in turn, so that a slow moment of the machine hits all alike; the median round counts.
 """
 
 import argparse
@@ -22,8 +22,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from denoising_diffusion_pytorch import Unet as PeerUnet
-from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from ddpm_core.compiling import compiled
@@ -44,6 +42,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--published", type=Path)
+    parser.add_argument("--dry", action="store_true", help="one small round, to try it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_default_device(options.device)
@@ -56,6 +55,9 @@ def main() -> None:
     print("| --- | --- | --- | --- |")
     large = 64 if options.device == "cuda" else 4
     published = options.published
+    if options.dry:
+        training("small, 32x32", SMALL_UNET, 32, 2, 1, warming=0)
+        return
     training("small, 32x32", SMALL_UNET, 32, 32, options.rounds)
     training("capstone, 64x64", UNetConfig(), 64, large, options.rounds, published)
     sampling(options.rounds)
@@ -68,25 +70,32 @@ def training(
     n: int,
     rounds: int,
     published: Path | None = None,
+    *,
+    warming: int = WARMING,
 ) -> None:
     """Print images a second of a training step of ours and of each peer's."""
     ours = UNet(config)
     wanted = count(ours)
-    networks = {
-        "ddpm_core": (ours, ours),
-        "diffusers": diffusers_like(wanted, side),
-        "denoising-diffusion-pytorch": peer_like(wanted),
+    networks = {"ddpm_core": (ours, ours)}
+    peers = {
+        "diffusers": lambda: diffusers_like(wanted, side),
+        "denoising-diffusion-pytorch": lambda: peer_like(wanted),
     }
+    for peer, make in peers.items():
+        try:
+            networks[peer] = make()
+        except ImportError as error:
+            print(f"| {name}: {peer} | left out: {error} | | |")
     x = torch.randn(n, 3, side, side).to(memory_format=torch.channels_last)
     steps = {k: step(net, forward, x) for k, (net, forward) in networks.items()}
     if published:
         networks["as published"] = net, forward = published_network(published)
         steps["as published"] = step(net, forward, x.contiguous(), as_published=True)
     times = {k: [] for k in steps}
-    for round_ in range(rounds + WARMING):
+    for round_ in range(rounds + warming):
         for k, run in steps.items():
             seconds = clock(run)
-            if round_ >= WARMING:  # before that it is compiled
+            if round_ >= warming:  # before that it is compiled
                 times[k].append(seconds)
     speed = {k: n / statistics.median(t) for k, t in times.items()}
     for k, (net, _) in networks.items():
@@ -144,6 +153,8 @@ def nearest_in_size(make: Callable[[int], nn.Module], wanted: int, grain: int):
 
 def diffusers_like(wanted: int, side: int) -> tuple[nn.Module, Forward]:
     """Diffusers' U-Net with attention where ours has it, as large as ours."""
+    from diffusers import UNet2DModel
+
     small = side == 32
 
     def make(width: int) -> nn.Module:
@@ -165,6 +176,8 @@ def diffusers_like(wanted: int, side: int) -> tuple[nn.Module, Forward]:
 
 def peer_like(wanted: int) -> tuple[nn.Module, Forward]:
     """The U-Net of denoising-diffusion-pytorch with its own defaults, as large."""
+    from denoising_diffusion_pytorch import Unet as PeerUnet
+
     mults = (1, 2) if wanted < 3_000_000 else (1, 2, 4, 8)
     net = nearest_in_size(lambda w: PeerUnet(w, dim_mults=mults), wanted, 4)
     return net, net

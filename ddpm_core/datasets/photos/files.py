@@ -38,14 +38,22 @@ SPLITS = {
 """How the folders and files of a split are named, and our name of the split."""
 
 
+Box = tuple[int, int, int, int]
+"""Left, upper, right and lower edge in pixels; the last two are outside."""
+
+
 @dataclass(frozen=True)
 class Photo:
-    """One encoded image: its name for reports, its bytes, and what is known of it."""
+    """One encoded image: its name for reports, its bytes, and what is known of it.
+
+    `box`: where its subject is, in the image as it is stored.
+    """
 
     name: str
     read: Callable[[], bytes]
     label: int = UNLABELLED
     split: str = ""
+    box: Box | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,11 @@ from ddpm_core.datasets.photos.files import (
     zip_tree,
 )
 from ddpm_core.datasets.photos.hub import hub_photos, parquet_photos
-from ddpm_core.datasets.photos.stanford import folder_of, stanford_cars
+from ddpm_core.datasets.photos.stanford import (
+    STANFORD_CARS,
+    folder_of,
+    stanford_cars,
+)
 
 FORMS = """\
   Stanford Cars as torchvision has it: cars_train/, cars_test/, devkit/*.mat
@@ -33,17 +37,25 @@ ADVICE = {
 KINDS_SHOWN = 10
 
 
-def find_photos(source: str | Path, *, labels: bool = True) -> Photos:
+def find_photos(
+    source: str | Path, *, labels: bool = True, boxes: bool = False
+) -> Photos:
     """Recognise the form of `source` and list its photos, training photos first.
 
-    `labels=False` leaves the labels unread. Raises FileNotFoundError where there is
-    nothing, ValueError where no photos are recognised, ImportError where a form needs
-    a package that is not installed. Chapter 14.
+    `labels=False` leaves the labels unread; `boxes=True` reads where the cars are,
+    which only Stanford Cars says. Raises FileNotFoundError where there is nothing,
+    ValueError where no photos or no boxes are recognised, ImportError where a form
+    needs a package that is not installed. Chapter 14.
     """
     if str(source).startswith("hub:"):
         photos = hub_photos(str(source).removeprefix("hub:"))
     else:
-        photos = _local_photos(Path(source), labels)
+        photos = _local_photos(Path(source), labels, boxes)
+    if boxes and photos.form != STANFORD_CARS:
+        raise ValueError(
+            f"boxes are read from the .mat files of {STANFORD_CARS}, and {source} is "
+            f"{photos.form}: prepare it without boxes"
+        )
     if not labels:
         bare = tuple(replace(photo, label=UNLABELLED) for photo in photos.items)
         photos = replace(photos, items=bare, classes=())
@@ -58,7 +70,7 @@ def find_photos(source: str | Path, *, labels: bool = True) -> Photos:
     )
 
 
-def _local_photos(path: Path, labels: bool) -> Photos:
+def _local_photos(path: Path, labels: bool, boxes: bool) -> Photos:
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}. Looked for:\n{FORMS}")
     if not (path.is_dir() or path.is_file()):
@@ -74,7 +86,7 @@ def _local_photos(path: Path, labels: bool) -> Photos:
         said = "; ".join(["holds no photos", *_other_files(tree), *others])
         raise ValueError(printable(f"{path} {said}. ") + f"Looked for:\n{FORMS}")
     if any(folder_of(name) for name in images):
-        photos = stanford_cars(tree, images, labels=labels)
+        photos = stanford_cars(tree, images, labels=labels, boxes=boxes)
     else:
         photos = class_folders(tree, images)
     skipped = tree.skipped + photos.skipped

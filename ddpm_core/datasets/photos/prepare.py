@@ -13,18 +13,20 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from ddpm_core.datasets.packed import UNLABELLED, PackedWriter, packed_writer
-from ddpm_core.datasets.photos.files import MAX_BYTES, Photo, printable
+from ddpm_core.datasets.photos.files import MAX_BYTES, Box, Photo, printable
 from ddpm_core.datasets.photos.find import find_photos
+from ddpm_core.datasets.sizes import spelled
+from ddpm_core.values import Size, sides
 
-Fit = Callable[[Image.Image, int], Image.Image]
-"""(image, size) -> an image of size x size pixels."""
+Fit = Callable[[Image.Image, Size], Image.Image]
+"""(image, size) -> an image of that size."""
 
 LISTED = 10  # skipped files that a report prints
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -50,7 +52,7 @@ class PrepareReport:
     path: Path
     form: str
     n: int
-    size: int
+    size: Size
     splits: dict[str, int]
     classes: tuple[str, ...]
     unlabelled: int
@@ -58,6 +60,7 @@ class PrepareReport:
     skipped: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     seconds: float
+    channels: int = 3
 
     def __str__(self) -> str:
         """Tell it in a few lines; all skipped files are in meta.json."""
@@ -65,8 +68,10 @@ class PrepareReport:
         classes = f"{len(self.classes)} classes" if self.classes else "no classes"
         rate = f"{self.seconds:.1f} s, {self.n / self.seconds:,.0f} images/s"
         path = printable(str(self.path))
+        frame = spelled(self.size) + (" grey" if self.channels == 1 else "")
+        frame += " (height x width)" if isinstance(self.size, tuple) else ""
         lines = [
-            f"{path}: {self.n:,} images of {self.size}x{self.size}{splits}",
+            f"{path}: {self.n:,} images of {frame}{splits}",
             f"read as: {self.form}, {classes} ({rate})",
         ]
         if self.classes and self.unlabelled:
@@ -82,21 +87,24 @@ class PrepareReport:
         return "\n".join(lines)
 
 
-def squash(image: Image.Image, size: int) -> Image.Image:
-    """Resize to size x size pixels whatever the aspect, as the companion code does."""
-    return image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+def squash(image: Image.Image, size: Size) -> Image.Image:
+    """Resize to `size` whatever the aspect, as the companion code does."""
+    frame = sides(size)[::-1]
+    return image.resize(frame, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to `size` and cut the longer one evenly at both ends."""
-    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+def centre_crop(image: Image.Image, size: Size) -> Image.Image:
+    """Resize until `size` is just filled, and cut evenly at both ends what is over."""
+    return ImageOps.fit(image, sides(size)[::-1], Image.Resampling.LANCZOS)
 
 
 def prepare(
     source: str | Path,
     out: str | Path,
     *,
-    size: int = 64,
+    size: Size = 64,
+    channels: int = 3,
+    margin: int | None = None,
     fit: Fit = squash,
     split: str = "all",
     min_side: int | None = None,
@@ -106,18 +114,24 @@ def prepare(
 ) -> PrepareReport:
     """Pack the photos of `source` into the folder `out`, for `PackedImages.open`.
 
-    Photos that cannot be read, or whose shorter side has under `min_side` pixels
-    (by default size / 4 or 8, the larger), are skipped and named. Errors as in
-    `find_photos` and `packed_writer`; ValueError for an unknown split, a size under
-    8 and a source of which no photo can be used. Chapter 14.
+    `channels`: 3, or 1 for grey. With a `margin`, each photo is cropped to the box of
+    its car, and that many pixels around it as far as there are some. Photos that cannot
+    be read, have no box or one that does not lie in them, or whose shorter side has
+    under `min_side` pixels (by default size / 4 or 8, the larger), are skipped and
+    named. Errors as in `find_photos` and `packed_writer`; ValueError for an unknown
+    split, a size under 8 and a source of which no photo can be used. Chapter 14.
     """
     start = time.perf_counter()
-    if size < 8:
-        raise ValueError(f"size must be at least 8 pixels, got {size}")
-    min_side = max(8, size // 4) if min_side is None else min_side
-    decode = partial(_try_decode, size=size, fit=fit, min_side=min_side)
-    with packed_writer(out, size=size) as writer:
-        photos = find_photos(source, labels=labels)
+    shortest = min(sides(size))
+    if shortest < 8:
+        raise ValueError(f"size must be at least 8 pixels, got {shortest}")
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 3, or 1 for grey, got {channels}")
+    min_side = max(8, shortest // 4) if min_side is None else min_side
+    how = Decoding(size, channels, fit, min_side, margin)
+    decode = partial(_try_decode, how=how)
+    with packed_writer(out, size=size, channels=channels) as writer:
+        photos = find_photos(source, labels=labels, boxes=margin is not None)
         items = _in_split(photos.items, split)
         writer.expect(len(items))
         images = _decode_all(decode, items, workers or os.cpu_count() or 1)
@@ -132,7 +146,11 @@ def prepare(
                 f"the first, {name}: {reason}"
             )
         record = {"form": photos.form, "classes": photos.classes, "notes": photos.notes}
-        record |= counts
+        record |= counts | {"channels": channels}
+        if margin is not None:
+            around = f"cropped: to the boxes of the cars, {margin} pixels around them"
+            record["notes"] += (around,)
+            writer.meta["margin"] = margin
         fit_name = getattr(fit, "__name__", repr(fit))
         writer.meta |= {"source": printable(str(source)), "fit": fit_name} | record
     seconds = time.perf_counter() - start
@@ -190,12 +208,20 @@ def _decode_all(
             yield waiting.popleft().result()
 
 
-def _try_decode(
-    photo: Photo, *, size: int, fit: Fit, min_side: int
-) -> np.ndarray | str:
-    """Return the pixels, uint8 (size, size, 3), or why there are none."""
+class Decoding(NamedTuple):
+    """How photos become images; `margin` around their boxes, None for no crop."""
+
+    size: Size
+    channels: int
+    fit: Fit
+    min_side: int
+    margin: int | None
+
+
+def _try_decode(photo: Photo, *, how: Decoding) -> np.ndarray | str:
+    """Return the pixels, uint8 (height, width, channels), or why there are none."""
     try:
-        return _decode(photo.read(), size, fit, min_side)
+        return _decode(photo.read(), photo.box, how)
     except OSError as error:
         reason = error.strerror or str(error)
     except Exception as error:  # decoders raise of every kind for broken files
@@ -203,17 +229,24 @@ def _try_decode(
     return printable(reason)[:200]
 
 
-def _decode(data: bytes, size: int, fit: Fit, min_side: int) -> np.ndarray:
+def _decode(data: bytes, box: Box | None, how: Decoding) -> np.ndarray:
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than a photo: {len(data):,} bytes")
     with _opened(data) as image:
-        if min(image.size) < min_side:
+        width, height = image.size
+        crop = None
+        if how.margin is not None:
+            crop = _around(box, how.margin, width, height)
+            width, height = crop[2] - crop[0], crop[3] - crop[1]
+        if min(width, height) < how.min_side:
             raise ValueError(
-                f"too small: {image.width}x{image.height}, the shorter side must have "
-                f"{min_side} pixels"
+                f"too small: {width}x{height}, the shorter side must have "
+                f"{how.min_side} pixels"
             )
         width, height = image.size
-        image.draft(None, (2 * size, 2 * size))  # JPEG: decode at 1/2, 1/4 or 1/8
+        if not crop:  # JPEG: decode at 1/2, 1/4 or 1/8
+            rows, columns = sides(how.size)
+            image.draft(None, (2 * columns, 2 * rows))
         pixels = image.width * image.height
         if pixels > MAX_PIXELS:
             raise ValueError(
@@ -221,8 +254,30 @@ def _decode(data: bytes, size: int, fit: Fit, min_side: int) -> np.ndarray:
                 "pixels are decoded"
             )
         with ONE_LARGE if pixels > LARGE else nullcontext():
-            ImageOps.exif_transpose(image, in_place=True)
-            return np.asarray(fit(_to_rgb(image), size))
+            shown = image.crop(crop) if crop else image
+            ImageOps.exif_transpose(shown, in_place=True)
+            shown = _to_rgb(shown)
+            shown = shown.convert("L") if how.channels == 1 else shown
+            fitted = np.asarray(how.fit(shown, how.size))
+            return fitted.reshape(*fitted.shape[:2], how.channels)
+
+
+def _around(box: Box | None, margin: int, width: int, height: int) -> Box:
+    """The box with its margin, as far as the photo goes; ValueError for a bad box."""
+    if box is None:
+        raise ValueError("no box: the .mat file has none for it")
+    left, upper, right, lower = box
+    if not (0 <= left < right <= width and 0 <= upper < lower <= height):
+        raise ValueError(
+            f"a bad box: columns {left + 1} to {right}, rows {upper + 1} to {lower}, "
+            f"in a photo of {width}x{height}"
+        )
+    return (
+        max(0, left - margin),
+        max(0, upper - margin),
+        min(width, right + margin),
+        min(height, lower + margin),
+    )
 
 
 def _opened(data: bytes) -> Image.Image:

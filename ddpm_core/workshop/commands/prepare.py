@@ -6,8 +6,12 @@ from typing import Annotated
 import typer
 
 from ddpm_core import datasets
+from ddpm_core.datasets.sizes import read_size
 from ddpm_core.options import one_of
+from ddpm_core.values import Size, sides
 
+MARGIN = 16  # pixels around a box
+LARGEST = 4096
 FITS = {"squash": "squash", "crop": "centre_crop"}
 
 
@@ -17,8 +21,18 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option(help="folder to pack into")],
     size: Annotated[
-        int, typer.Option(min=8, max=4096, help="side of the images in pixels")
-    ] = 64,
+        str, typer.Option(help="side of the images in pixels, or height x width: 64x96")
+    ] = "64",
+    grey: Annotated[
+        bool, typer.Option("--grey", help="one channel, no colours")
+    ] = False,
+    boxes: Annotated[
+        bool, typer.Option("--boxes", help="crop Stanford Cars to the cars' boxes")
+    ] = False,
+    margin: Annotated[
+        int | None,
+        typer.Option(min=0, max=10_000, help="pixels around a box, else 16"),
+    ] = None,
     fit: Annotated[
         str, typer.Option(help="squash, or crop to keep the aspect")
     ] = "squash",
@@ -37,8 +51,20 @@ def prepare(
     zip of any of these, or the hub's parquet files.
     """
     chosen = getattr(datasets, FITS[one_of("fit", fit, FITS)])
+    if margin is not None and not boxes:
+        raise ValueError("--margin is around the boxes of --boxes: give both")
+    around = MARGIN if boxes and margin is None else margin
     report = datasets.prepare(
-        source, out, size=size, fit=chosen, split=split, min_side=min_side,
-        labels=labels, workers=workers,
+        source, out, size=size_of_photos(size), channels=1 if grey else 3,
+        margin=around, fit=chosen, split=split, min_side=min_side, labels=labels,
+        workers=workers,
     )  # fmt: skip
     typer.echo(report)
+
+
+def size_of_photos(text: str) -> Size:
+    """Read a size; ValueError for sides that photos are not packed with."""
+    size = read_size(text)
+    if not all(8 <= side <= LARGEST for side in sides(size)):
+        raise ValueError(f"--size must lie in 8..{LARGEST}, got {text!r}")
+    return size

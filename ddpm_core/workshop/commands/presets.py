@@ -2,6 +2,7 @@
 
 import typer
 
+from ddpm_core.datasets.sizes import spelled
 from ddpm_core.workshop.presets import PRESETS
 
 
@@ -11,6 +12,6 @@ def presets() -> None:
         model = preset.model
         space = f" in {model.latent}" if model.latent else ""
         typer.echo(
-            f"{name:26} {preset.data}, {model.size}x{model.size} pixels{space}, "
+            f"{name:26} {preset.data}, {spelled(model.size)} pixels{space}, "
             f"{model.network.kind}, {preset.epochs} epochs in batches of {preset.batch}"
         )

@@ -1,8 +1,10 @@
 """`ddpm train`: a run from a preset, begun or resumed."""
 
+import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -10,12 +12,19 @@ from typing import Annotated
 import torch
 import typer
 
-from ddpm_core.workshop.estimate import at_least, estimate, spell
+from ddpm_core.models import DTYPES, best_device
+from ddpm_core.workshop.bill import bill, has_data, latent_shape, on_noise
+from ddpm_core.workshop.estimate import at_least, estimate, matrix_rate, spell
 from ddpm_core.workshop.fitting import in_parts_that_fit
 from ddpm_core.workshop.folder import Stopped
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
 from ddpm_core.workshop.presets import Preset, preset
-from ddpm_core.workshop.run import FIRST_LOOK, Run
+from ddpm_core.workshop.processes import launched
+from ddpm_core.workshop.run import FIRST_LOOK, Run, mixed_precision
+
+TRIED = 4  # steps of an estimate, at the least
+USUAL = 3  # times what it would take at the rate of large products
+PATIENCE = 20.0  # seconds that these may take
 
 
 @preset_options
@@ -55,11 +64,60 @@ def train(
 
 
 def say_estimate(chosen: Preset) -> None:
-    """Say what a run would take, by some of its steps."""
+    """Say what a run would take: what is counted at once, then what steps take here.
+
+    Where they would take too long for a first answer, a small one is timed. Where the
+    images are not there yet, noise takes their place.
+    """
+    counted, world = bill(chosen), launched()
+    say = typer.echo if os.environ.get("RANK", "0") == "0" else lambda text: None
+    say(counted)
+    device, precision = own_device(), DTYPES[mixed_precision(chosen)]
+    rate = world * matrix_rate(device, precision, repeats=2)
+    least = spell(counted.total / rate)
+    say(
+        f"at least {least} here, if nothing were done but products of large matrices, "
+        f"at {rate / 1e12:,.3g} TFLOP/s: three times that is more usual"
+    )
+    latent = chosen.model.latent
+    if latent and not latent_shape(chosen.model):
+        say(f"not timed: the autoencoder {latent} is not there")
+        return
+    an_image = USUAL * counted.flop / rate
+    batch, slow = chosen.batch, TRIED * chosen.batch * an_image > PATIENCE
+    if slow:
+        batch = min(chosen.batch, world * max(1, int(PATIENCE / 4 / an_image / world)))
+        chosen = chosen.replace(compile=False, graphs=False)
+        if an_image > PATIENCE:
+            say(f"not timed: a step of one image would take about {spell(an_image)}")
+            return
+    if slow or not has_data(chosen):
+        with on_noise(chosen, batch) as tried:
+            say(f"timed on noise, {batch:,} of {chosen.batch:,} images a step:")
+            say_timed(tried, say, counted.images, quickly=slow)
+    else:
+        say_timed(chosen, say)
+
+
+def say_timed(
+    chosen: Preset,
+    say: Callable[[object], None],
+    images: int | None = None,
+    *,
+    quickly: bool = False,
+) -> None:
+    """Take some steps of a run and say what all its images would take."""
     with TemporaryDirectory() as folder, Run.begin(Path(folder) / "run", chosen) as run:
-        found = estimate(run)
-        if run.main:
-            typer.echo(f"{run.hardware()}: {found}")
+        found = estimate(run, enough=0.0, warmup=1) if quickly else estimate(run)
+        say(f"{run.hardware()}: {found._replace(images=images or found.images)}")
+
+
+def own_device() -> torch.device:
+    """The device of this process among those that train together."""
+    device = best_device()
+    if device.type == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
 
 
 def train_once(out: Path, chosen: Preset, *, resume: bool, tensorboard: bool) -> bool:

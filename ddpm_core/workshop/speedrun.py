@@ -1,0 +1,185 @@
+"""The speedrun: photos of 64x64 at a given distance, in the least time of a CPU core.
+
+    ddpm speedrun latents --minutes 12
+
+All that is measured is fixed here; what a recipe is free to change is how it trains.
+The page book/speedrun.md has the rules and the records. Chapter 14.
+"""
+
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from ddpm_core.models import best_device
+from ddpm_core.options import one_of
+from ddpm_core.weights import hardware, read_card
+from ddpm_core.workshop import evaluation, recipes
+from ddpm_core.workshop.capstone import commit
+from ddpm_core.workshop.preset_options import changed_fields, preset_options
+from ddpm_core.workshop.presets import SMALL_UNET, Preset
+from ddpm_core.workshop.recipes import PIXELS, RECIPES, Recipe
+
+GOAL = 300.0  # Frechet distance on EfficientNet-Lite0
+N = 1024  # samples, and held-out photos
+CALLS = 20  # of the network a sample, by DDIM
+T_END = 0  # the timestep from which the last of them starts; 0: the last of the spacing
+FIXED = ("size", "held_out", "seed", "drawn", "absent", "epochs")
+"""Options of `ddpm train` that a record may not change."""
+
+ARTICLE = PIXELS | {
+    "schedule": "linear",
+    "T": 512,
+    "target": "eps",
+    "min_snr": 0.0,
+    "batch": 64,
+    "lr": 1e-4,
+    "lr_end": 0.1,
+    "ema": 0.9999,
+    "channels": (16, 32, 64, 128),
+    "attention": (False, False, True, True),
+    "blocks": 2,
+    "dropout": 0.1,
+}
+"""The article's recipe, for a network of a quarter of its width."""
+
+ENTRIES = RECIPES | {
+    "article": Recipe("the article's recipe, a quarter as wide", ARTICLE),
+    "article-min-snr": Recipe(
+        "the same, its loss weighed by min(SNR, 5)", ARTICLE | {"min_snr": 5.0}
+    ),
+}
+"""What can run, by name: the rows of `ddpm recipes`, and the article's recipe."""
+
+
+def reference_step(rounds: int = 40) -> float:
+    """The processor time, in seconds, of a fixed step of training on this core.
+
+    A step of the network of `photos-32` on 32 images of 32x32, in fp32, with AdamW: the
+    fastest of `rounds`. Records are also told as so many of these steps.
+    """
+    torch.manual_seed(0)
+    net = SMALL_UNET.build().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+    x = torch.randn(32, 3, 32, 32).to(memory_format=torch.channels_last)
+    t = torch.arange(1, 33)
+    seconds = []
+    for _ in range(rounds):
+        start = time.process_time()
+        (net(x, t) - x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dict:
+    """Train for the minutes and measure: one seed. What is done is not repeated."""
+    known = folder / "attempt.json"
+    if known.exists():
+        return json.loads(known.read_text(encoding="utf-8"))
+    before = reference_step()
+    recipes.train(recipe, chosen, folder, minutes)
+    step = (before + reference_step()) / 2
+    trained = json.loads((folder / "row.json").read_text(encoding="utf-8"))
+    by = recipes.judge(chosen.data, chosen.held_out, chosen.seed, N)
+    with recipes.open_run(folder, recipe, chosen) as run:
+        samples = recipes.samples_of(run, recipe, N, CALLS, T_END)
+        photos = {"photos": len(run.split.images), "sha256": run.split.sha256[:12]}
+    scores = asdict(evaluation.score(by.measure, samples, by.real, by.more_real))
+    kept = ("parameters", "steps", "images seen", "core minutes", "held-out loss")
+    found = {"seed": chosen.seed} | {name: trained[name] for name in kept}
+    found |= {"reference step": round(step, 5)}
+    found["reference steps"] = round(60 * trained["core minutes"] / step)
+    found |= {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
+    found |= photos | {"commit": trained["commit"], "versions": trained["versions"]}
+    known.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def record(name: str, says: str, runs: Sequence[dict]) -> dict:
+    """What the runs of several seeds make together: reached only if all of them are."""
+
+    def over(key: str) -> dict[str, float]:
+        values = [run[key] for run in runs]
+        mean = round(statistics.mean(values), 2)
+        return {"mean": mean, "least": min(values), "most": max(values)}
+
+    return {
+        "recipe": name,
+        "says": says,
+        "goal": GOAL,
+        "reached": all(run["frechet"] <= GOAL for run in runs),
+        "core minutes": over("core minutes"),
+        "reference steps": over("reference steps"),
+        "frechet": over("frechet"),
+        "coverage": over("coverage"),
+        "runs": list(runs),
+    }
+
+
+def given(chosen: Preset, recipe: Recipe) -> dict[str, float]:
+    """The minutes that weights took to train which a recipe does not train itself."""
+    names = [name for name in (chosen.model.latent, chosen.teacher) if name]
+    names += ["photos-32"] if recipe.cascade else []
+    return {name: round(read_card(name)["seconds"] / 60, 1) for name in names}
+
+
+def check(changes: dict) -> None:
+    """Raise ValueError for what a record may not change, and where a GPU would run."""
+    if fixed := sorted(changes.keys() & set(FIXED)):
+        raise ValueError(f"a record may not change {', '.join(fixed)}")
+    if best_device().type != "cpu":
+        raise ValueError(
+            "a record is of a CPU core: hide the GPU (CUDA_VISIBLE_DEVICES='')"
+        )
+
+
+@preset_options
+def main(
+    name: Annotated[str, typer.Argument(help=", ".join(ENTRIES))],
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="processor time to train, each seed")
+    ],
+    seeds: Annotated[str, typer.Option(help="a record has three")] = "0,1,2",
+    title: Annotated[str, typer.Option(help="name of the record, if changed")] = "",
+    out: Annotated[Path, typer.Option(help="folder of the records")] = Path(
+        "data/results/speedrun"
+    ),
+    runs: Annotated[Path, typer.Option(help="folder of the runs")] = Path(
+        "data/runs/speedrun"
+    ),
+    **options,
+) -> None:
+    """Train a recipe for minutes of one CPU core; measure it, and write its record."""
+    recipe, changes = ENTRIES[one_of("recipe", name, ENTRIES)], changed_fields(options)
+    check(changes)
+    free = given(recipe.preset(0, **changes), recipe)
+    torch.set_num_threads(1)
+    title, found = title or name, []
+    for seed in recipes.numbers(seeds):
+        chosen = recipe.preset(seed, **changes)
+        folder = runs / f"{title}-{minutes:g}-{seed}"
+        found.append(attempt(recipe, chosen, folder, minutes))
+        typer.echo(
+            f"seed {seed}: {found[-1]['core minutes']} core minutes, "
+            f"{found[-1]['reference steps']:,} reference steps, Frechet distance "
+            f"{found[-1]['frechet']:.1f} (goal {GOAL:g})"
+        )
+    whole = record(title, recipe.says, found)
+    whole["changes"] = recipe.changes | changes
+    whole["given"] = free
+    whole["command"] = shlex.join(["ddpm", *sys.argv[1:]])
+    whole |= {"commit": commit(), "hardware": hardware()}
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(whole, indent=1) + "\n"
+    (out / f"{title}-{minutes:g}.json").write_text(text, encoding="utf-8")
+    typer.echo(f"{'reached' if whole['reached'] else 'missed'}: {out}")
