@@ -16,7 +16,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys
 	"name another one, as in make PYTHON=python3.12 $@")'
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check lint chapters address capstone serve clean distclean pins
+.PHONY: help book test check lint chapters address handout slides pdf capstone serve clean distclean pins
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,17 @@ chapters: $(READY) ## run the chapters again and store their outputs (CHAPTERS=.
 address: ## write the address of the repository, found by git, into the book; needs Python alone
 	@$(NEW_ENOUGH)
 	@$(PYTHON) book/address.py
+
+handout: ## write the chapters without solutions and answers to _build/handout
+	@$(NEW_ENOUGH)
+	@$(PYTHON) book/handout.py
+
+slides: $(READY) ## make the slides of three lectures in _build/slides
+	@$(BIN)/python book/slides.py
+
+pdf: book ## print the whole book to _build/book.pdf; needs Chromium or Chrome
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[pdf]'
+	@$(BIN)/python book/pdf.py
 
 capstone: $(READY) ## chapter 14's runs, for a GPU (PHOTOS=... where they are, OPTIONS=... for all)
 	test -e data/stanford-cars-64 || \
