@@ -11,9 +11,12 @@ PHOTOS ?= hub:tanganke/stanford_cars
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 # Chapters that are quick, to be run as on a CPU without vector instructions, too.
 QUICK := $(wildcard chapters/05*.ipynb chapters/bug_clinic.ipynb)
+NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+	f"Python 3.11 or newer is needed, and $(PYTHON) is {v[0]}.{v[1]}: " \
+	"name another one, as in make PYTHON=python3.12 $@")'
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check lint chapters address capstone serve clean distclean pins
+.PHONY: help book test check lint chapters address handout slides pdf capstone serve clean distclean pins
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -41,8 +44,20 @@ chapters: $(READY) ## run the chapters again and store their outputs (CHAPTERS=.
 		--ExecutePreprocessor.record_timing=False $(CHAPTERS)
 	$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams $(CHAPTERS)
 
-address: $(READY) ## write the repository's address of _config.yml into the chapters
-	$(BIN)/python book/first_cell.py
+address: ## write the address of the repository, found by git, into the book; needs Python alone
+	@$(NEW_ENOUGH)
+	@$(PYTHON) book/address.py
+
+handout: ## write the chapters without solutions and answers to _build/handout
+	@$(NEW_ENOUGH)
+	@$(PYTHON) book/handout.py
+
+slides: $(READY) ## make the slides of three lectures in _build/slides
+	@$(BIN)/python book/slides.py
+
+pdf: book ## print the whole book to _build/book.pdf; needs Chromium or Chrome
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[pdf]'
+	@$(BIN)/python book/pdf.py
 
 capstone: $(READY) ## chapter 14's runs, for a GPU (PHOTOS=... where they are, OPTIONS=... for all)
 	test -e data/stanford-cars-64 || \
@@ -67,9 +82,7 @@ pins: $(READY) ## write the installed versions to constraints.txt
 	mv $(VENV)/pins constraints.txt
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
-		f"Python 3.11 or newer is needed, and $(PYTHON) is {v[0]}.{v[1]}: " \
-		"name another one, as in make PYTHON=python3.12 book")'
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[book,test]'
 	@touch $@

@@ -4,16 +4,16 @@
 
 The cell brings the book to a machine that has only Python and PyTorch, such as Colab,
 and does nothing where the library is installed. It holds the address of the repository,
-which stands in _config.yml. Cells with a solution get what folds them, on the page and
-in every program that shows notebooks.
+which `book/address.py` finds and writes to _config.yml. Cells with a solution get what
+folds them, on the page and in every program that shows notebooks.
 """
 
 import json
+import re
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).parents[1]
+CONFIGURED = re.compile(r'^(repository: \{url: )"([^"]*)"', re.MULTILINE)
 
 FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # Colab; JupyterLab
 SOLUTION = FOLDED | {
@@ -29,7 +29,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
-REPOSITORY = "ADDRESS"
+REPOSITORY = "ADDRESS"  # @param {type: "string"}
 
 
 def run(what, *command):
@@ -49,7 +49,10 @@ def run(what, *command):
 
 if not find_spec("ddpm_core"):
     if not REPOSITORY:
-        raise SystemExit("Fill in REPOSITORY above: where git finds the book.")
+        raise SystemExit(
+            "Fill in REPOSITORY above, the address from which git clones this book "
+            "(https://github.com/OWNER/NAME), and run this cell again."
+        )
     if not os.path.exists("ddpm-cars/pyproject.toml"):
         clone = ["git", "clone", "-q", "--depth", "1"]
         run("git", *clone, REPOSITORY, "ddpm-cars")
@@ -60,10 +63,15 @@ if os.path.isdir("ddpm-cars"):
     %cd -q ddpm-cars/chapters"""
 
 
-def address() -> str:
-    """Return the public address of the repository; '' while it has none."""
-    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    return config["repository"]["url"]
+def address(root: Path = ROOT) -> str:
+    """Return the public address of the repository; '' while it has none.
+
+    Raises ValueError for a _config.yml without a line for it.
+    """
+    config = (root / "_config.yml").read_text(encoding="utf-8")
+    if not (found := CONFIGURED.search(config)):
+        raise ValueError('_config.yml has no line that begins: repository: {url: ""')
+    return found[2]
 
 
 def first_cell(repository: str) -> dict:
@@ -102,12 +110,12 @@ def with_first_cell(notebook: dict, repository: str) -> dict:
     return notebook | {"cells": cells}
 
 
-def main() -> None:
+def main(root: Path = ROOT) -> None:
     """Write all chapters anew."""
-    for path in sorted((ROOT / "chapters").glob("*.ipynb")):
+    for path in sorted((root / "chapters").glob("*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         text = json.dumps(
-            with_first_cell(notebook, address()), indent=1, ensure_ascii=False
+            with_first_cell(notebook, address(root)), indent=1, ensure_ascii=False
         )
         path.write_text(text + "\n", encoding="utf-8")
 

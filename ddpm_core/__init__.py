@@ -13,4 +13,9 @@ One door further: `datasets` (toy cars, photos) and `workshop` (runs, cards, com
 A sampler knows a model only as a function `denoise(x_t, t) -> x0_hat`.
 """
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("ddpm-core")  # pyproject.toml has it
+except PackageNotFoundError:  # imported from a folder, without an installation
+    __version__ = "unknown"

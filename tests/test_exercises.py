@@ -309,3 +309,54 @@ def test_every_exercise_of_the_book_is_found(chapter):
     found = exercises_of(path)
     assert [e.number for e in found] == list(range(1, len(found) + 1))
     assert len(found) == len(check_names(chapter)) >= 4
+
+
+# Grading ------------------------------------------------------------------------------
+
+CHECK = "def check(f):\n    print('passed: 4' if f(2) == 4 else 'failed: not 4')"
+DOUBLE = "def double(x):\n    {}\n\n\ncheck(double)"
+SUBMITTED = {
+    "ada": (DOUBLE.format("return 2 * x"), "passed"),
+    "ben": (DOUBLE.format("return x"), "failed"),
+    "cat": ("def double(x):\n    return x\n\n\nprint('passed: all')", "failed"),
+    "dan": ("import os\nprint('passed: 4', flush=True)\nos._exit(0)", "failed"),
+    "eve": (DOUBLE.format("return x\n\n\ncheck = print"), "failed"),
+    "fay": ("while True:\n    pass", "failed"),
+    "gus": (DOUBLE.format("raise NotImplementedError"), "not attempted"),
+}
+
+
+def one_exercise(folder: Path, source: str) -> None:
+    """Write a notebook with one exercise and its own check into a new folder."""
+    kinds = [("code", CHECK, []), ("markdown", "### Exercise 1: double ★", [])]
+    kinds.append(("code", source, ["exercise"]))
+    cells = [
+        {"cell_type": kind, "source": text, "metadata": {"tags": tags}}
+        for kind, text, tags in kinds
+    ]
+    folder.mkdir(parents=True)
+    (folder / "05_short.ipynb").write_text(json.dumps({"cells": cells}))
+
+
+def test_a_course_is_graded_by_the_checks_of_the_book(tmp_path):
+    book, course = tmp_path / "book", tmp_path / "course"
+    one_exercise(book, DOUBLE.format("raise NotImplementedError"))
+    for name, (source, _) in SUBMITTED.items():
+        one_exercise(course / name, source)
+    (course / "hal").mkdir()  # handed in nothing
+    (course / "ivy").mkdir()
+    (course / "ivy" / "05_short.ipynb").write_text("{")
+    words = ["--chapters", str(book), "--submissions", str(course), "--json"]
+    run = exercises_command(*words, "--seconds", "20")
+    rows = [json.loads(line) for line in run.output.splitlines()]
+    statuses = {row["submission"]: row["status"] for row in rows}
+    wanted = {name: status for name, (_, status) in SUBMITTED.items()}
+    assert statuses == wanted | {"hal": "not attempted", "ivy": "failed"}
+    said = {row["submission"]: row["message"] for row in rows}
+    assert "endless loop" in said["fay"] and "is not a notebook" in said["ivy"]
+    assert rows[0]["title"] == "double" and rows[0]["stars"] == 1
+
+
+def test_a_folder_without_submissions_is_refused(tmp_path):
+    run = exercises_command("--submissions", str(tmp_path))
+    assert "a folder of notebooks for each" in str(run.exception)

@@ -67,7 +67,15 @@ def sentence(result) -> str:
 
 
 def test_cell_asks_for_the_address_while_there_is_none(run, missing):
-    assert "Fill in REPOSITORY" in sentence(run(""))
+    said = sentence(run(""))
+    assert said.startswith("Fill in REPOSITORY above") and "OWNER/NAME" in said
+
+
+def test_address_can_be_filled_in_where_colab_folds_the_code():
+    assert (
+        '\nREPOSITORY = ""  # @param {type: "string"}\n'
+        in first_cell.SOURCE.replace("ADDRESS", "")
+    )
 
 
 @pytest.mark.parametrize("address", ["{}/nowhere", "https://no-such-host.invalid/b"])

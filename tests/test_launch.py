@@ -56,7 +56,10 @@ def test_buttons_lead_to_the_chapter_where_it_can_be_run(tmp_path, address, expe
         f'href="../_sources/{NOTEBOOK}"' in page
         and (html / "_sources" / NOTEBOOK).is_file()
     )
-    assert "launch-buttons" not in (html / "intro.html").read_text()
+    intro = (html / "intro.html").read_text()
+    assert "launch-buttons" not in intro
+    for link in ("/edit/main/intro.md", "/issues/new?"):
+        assert (f'href="{address}{link}' in intro) == ("github" in address), link
 
 
 def test_binder_gets_what_the_library_asks_for():

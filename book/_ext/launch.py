@@ -1,6 +1,6 @@
-"""Sphinx extension: buttons that open a chapter in Colab or Binder.
+"""Sphinx extension: buttons that lead from a page to Colab, Binder and the repository.
 
-Both follow from the repository's address in _config.yml. Without one there are none:
+All follow from the repository's address in _config.yml. Without one there are none:
 the theme would fail to build their links. Colab opens notebooks of GitHub alone.
 """
 
@@ -16,9 +16,12 @@ def launch_buttons(repository: str) -> dict[str, str]:
 
 
 def choose_buttons(app, config) -> None:
-    """Set the theme's option."""
+    """Set the theme's options: to run a chapter, see its source, edit it, report."""
     options = config.html_theme_options
-    options["launch_buttons"] = launch_buttons(options.get("repository_url", ""))
+    address = options.get("repository_url", "")
+    options["launch_buttons"] = launch_buttons(address)
+    for button in ("repository", "edit_page", "issues"):
+        options[f"use_{button}_button"] = bool(address)
 
 
 def setup(app) -> dict:

@@ -13,13 +13,14 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddpm_core.values import check_number, quoted
@@ -55,16 +56,21 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a check says of an exercise: passed, failed or not attempted, and why."""
+    """What a check says of an exercise: passed, failed or not attempted, and why.
+
+    `submission`: whose it is, where the answers of a course are graded.
+    """
 
     exercise: Exercise
     status: str
     message: str = ""
+    submission: str = ""
 
     def to_dict(self) -> dict:
         """Return it as what JSON can hold, without the code."""
         exercise = self.exercise
-        return {
+        whose = {"submission": self.submission} if self.submission else {}
+        return whose | {
             "notebook": exercise.notebook.name,
             "number": exercise.number,
             "title": exercise.title,
@@ -161,22 +167,89 @@ def answers(folder: Path, chapter: str = "") -> Iterator[Answer]:
         try:
             found += exercises_of(path)
         except (ValueError, OSError) as error:
-            whole = Exercise(path, 0, "the notebook", 0, "", "")
-            found.append(Answer(whole, FAILED, _one_line(str(error))))
+            found.append(_unread(path, error))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         yield from pool.map(lambda e: e if isinstance(e, Answer) else answer(e), found)
 
 
-def answer(exercise: Exercise, seconds: float = SECONDS) -> Answer:
+def _unread(notebook: Path, error: Exception) -> Answer:
+    """Return the one failed answer of a notebook that cannot be read."""
+    whole = Exercise(notebook, 0, "the notebook", 0, "", "")
+    return Answer(whole, FAILED, _one_line(str(error)))
+
+
+# Grading ------------------------------------------------------------------------------
+
+
+def graded(
+    submissions: Path, book: Path, chapter: str = "", seconds: float = SECONDS
+) -> Iterator[Answer]:
+    """Answer the exercises of all submissions, in order, a few at a time.
+
+    `submissions` holds a folder of notebooks for each participant, and a notebook is
+    known by the name that it has in `book`. Each answer runs in a process of its own,
+    for so many seconds; the line that checks it comes from the book, and so do the
+    checks. What a submission lacks is not attempted.
+
+    Raises FileNotFoundError for a folder without submissions, and as `all_exercises`
+    does for the book's.
+    """
+    there = submissions.iterdir() if submissions.is_dir() else []
+    folders = sorted(path for path in there if path.is_dir())
+    if not folders:
+        raise FileNotFoundError(
+            f"no submissions in {submissions}: it must hold a folder of notebooks for "
+            "each participant"
+        )
+    asked = all_exercises(book, chapter)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for folder in folders:
+            own = _submitted(folder, asked)
+            answered = pool.map(lambda e: _grade(*e, seconds), own)
+            yield from (replace(a, submission=folder.name) for a in answered)
+
+
+def _submitted(folder: Path, asked: list[Exercise]) -> list[tuple]:
+    """Pair each exercise of the book with a participant's, an error, or None."""
+    read: dict[Path, dict[int, Exercise] | Exception] = {}
+    pairs = []
+    for exercise in asked:
+        path = folder / exercise.notebook.name
+        if path not in read:
+            try:
+                read[path] = {e.number: e for e in exercises_of(path)}
+            except (ValueError, OSError) as error:
+                read[path] = error
+        own = read[path]
+        pairs.append(
+            (exercise, own.get(exercise.number) if isinstance(own, dict) else own)
+        )
+    return pairs
+
+
+def _grade(asked: Exercise, own: Exercise | Exception | None, seconds: float) -> Answer:
+    """Answer one exercise of the book by what was submitted for it."""
+    if own is None or isinstance(own, FileNotFoundError):
+        return Answer(asked, NOT_ATTEMPTED)
+    if isinstance(own, Exception):
+        return replace(_unread(asked.notebook, own), exercise=asked)
+    line = ast.unparse(ast.parse(asked.source).body[-1])
+    own = replace(own, imports=f"{asked.imports}\n{own.imports}")
+    got = answer(own, seconds, check=f"{asked.imports}\n{line}")
+    return replace(got, exercise=asked)
+
+
+def answer(exercise: Exercise, seconds: float = SECONDS, check: str = "") -> Answer:
     """Run the exercise's cell after its imports, and read what the check prints.
 
     The code runs in a process of its own, which is stopped after so many seconds, so
     that no answer can end or hold up the others. What the notebook's other cells define
-    is missing there, and the answer says so. A stub is not run.
+    is missing there, and the answer says so. A stub is not run. With `check`, that code
+    is run after the cell, with the book's checks, and only what it prints counts.
     """
     if _is_stub(exercise.source):
         return Answer(exercise, NOT_ATTEMPTED)
-    status, message = _verdict(exercise, seconds)
+    status, message = _verdict(exercise, seconds, check)
     if "NameError" in message:
         message += " (only the notebook's imports and this cell are run here)"
     return Answer(exercise, status, _one_line(message))
@@ -209,14 +282,17 @@ def _one_line(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
-def _verdict(exercise: Exercise, seconds: float) -> tuple[str, str]:
+def _verdict(exercise: Exercise, seconds: float, check: str) -> tuple[str, str]:
     check_number("seconds", seconds, above=0)
     book = Path(__file__).parents[2]  # whose checks serve notebooks in other folders
     command = [sys.executable, "-P", "-c", RUNNER, str(book), str(book / "chapters")]
     quiet = {"MPLBACKEND": "agg", "PYTHONUTF8": "1"}
     with tempfile.TemporaryDirectory() as folder:
         said, raised = Path(folder, "said"), Path(folder, "raised")
-        work = json.dumps([exercise.imports, exercise.source, str(raised)])
+        begin = f"the check begins {secrets.token_hex()}" if check else ""
+        work = json.dumps(
+            [exercise.imports, exercise.source, str(raised), check, begin]
+        )
         with said.open("wb") as out:
             process = subprocess.Popen(
                 command, cwd=exercise.notebook.parent, env=os.environ | quiet,
@@ -231,7 +307,10 @@ def _verdict(exercise: Exercise, seconds: float) -> tuple[str, str]:
                 _stop(process)
         if raised.exists():
             return FAILED, raised.read_text(encoding="utf-8", errors="replace")
-        printed = VERDICT.findall(_end_of(said))
+        text = _end_of(said)
+        if begin:
+            text = text.partition(begin)[2]
+        printed = VERDICT.findall(text)
     if process.returncode:
         return FAILED, f"it ended Python (code {process.returncode})"
     return printed[-1] if printed else (FAILED, UNCHECKED)
@@ -261,15 +340,20 @@ try:
     resource.setrlimit(resource.RLIMIT_FSIZE, ({FILE}, {FILE}))
 except (ImportError, ValueError, OSError):
     pass
-sys.path.insert(0, ".")
-sys.path += sys.argv[1:]
-sys.argv[1:] = []
-imports, source, raised = json.load(sys.stdin)
+imports, source, raised, check, begin = json.load(sys.stdin)
+book, sys.argv[1:] = sys.argv[1:], []
+if check:
+    sys.path[:0] = [*book, "."]  # nobody brings checks of their own
+else:
+    sys.path = [".", *sys.path, *book]
 names = {{"__name__": "__main__"}}
 write = open
 try:
     exec(compile(imports, "the notebook's imports", "exec"), names)
     exec(compile(source, "the exercise", "exec"), names)
+    if check:
+        print(begin, flush=True)
+        exec(compile(check, "the check", "exec"), names)
     sys.stdout.flush()
 except BaseException as error:
     with write(raised, "w", encoding="utf-8", errors="replace") as file:

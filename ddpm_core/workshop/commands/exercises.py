@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ddpm_core.workshop.exercises import FAILED, MARKS, answers
+from ddpm_core.workshop.exercises import FAILED, MARKS, SECONDS, answers, graded
 
 
 def exercises(
@@ -17,6 +17,13 @@ def exercises(
     as_json: Annotated[
         bool, typer.Option("--json", help="one JSON object an exercise, a line each")
     ] = False,
+    submissions: Annotated[
+        Path | None,
+        typer.Option(help="grade a course: a folder with one of notebooks for each"),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="stop an answer after so many, with --submissions")
+    ] = SECONDS,
 ) -> None:
     """Tell how far you have come: run the checks of the exercises in the notebooks.
 
@@ -24,15 +31,18 @@ def exercises(
     """
     if chapters is None:
         chapters = Path("chapters") if Path("chapters").is_dir() else Path()
-    notebook, count = None, dict.fromkeys(MARKS, 0)
-    for got in answers(chapters, chapter):
+    if submissions is None:
+        found = answers(chapters, chapter)
+    else:
+        found = graded(submissions, chapters, chapter, seconds)
+    place, count = None, dict.fromkeys(MARKS, 0)
+    for got in found:
         exercise = got.exercise
         if as_json:
             typer.echo(json.dumps(got.to_dict()))
             continue
-        if exercise.notebook != notebook:
-            notebook = exercise.notebook
-            typer.echo(notebook.stem)
+        if place != (place := f"{got.submission} {exercise.notebook.stem}".strip()):
+            typer.echo(place)
         count[got.status] += 1
         line = f"  [{MARKS[got.status]}] {exercise.number} {exercise.title}"
         typer.echo(f"{line}: {got.message}" if got.status == FAILED else line)
