@@ -1,8 +1,8 @@
 """Sphinx extension: a page shows cells of the chapters instead of copies of them.
 
-The directive `chapter-cell` takes the start of a notebook's name, and in its body the
-line that the cell begins with. It shows the cell's code, with a link to its chapter, and
-its stored picture; the option `folded` hides the code at first. A cell that is no longer
+The directive `chapter-cell` takes the start of a notebook's name, and in its body what
+the cell begins with. It shows the cell's code, with a link to its chapter, and its
+stored picture; the option `folded` hides the code at first. A cell that is no longer
 there stops the build.
 """
 
@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -52,7 +52,7 @@ class ChapterCell(SphinxDirective):
 
     required_arguments = 1
     has_content = True
-    option_spec = {"folded": directives.unchanged}
+    option_spec: ClassVar = {"folded": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """Return the code, the line that says where it is from, and the picture."""

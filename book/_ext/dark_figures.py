@@ -19,7 +19,9 @@ PAPER = np.array([20, 24, 30], np.float32) / 255  # the theme's dark background
 TILE = 8  # pixels along the side of the tiles in which pictures are sought
 SMALLEST = 8  # tiles along the side of a picture
 COLOURS = 40  # that a picture has at least; a bar or an area of a plot has fewer
-IMAGE = re.compile(r'<img (?P<rest>[^>]*?src="[^"]*?_images/(?P<name>[0-9a-f]{16,}\.png)"[^>]*)>')  # fmt: skip
+IMAGE = re.compile(
+    r'<img (?P<rest>[^>]*?src="[^"]*?_images/(?P<name>[0-9a-f]{16,}\.png)"[^>]*)>'
+)
 Box = tuple[slice, slice]
 
 

@@ -1,7 +1,7 @@
 """Sphinx extension: the icons of the theme's buttons, without the other 1,400.
 
-The theme's font of icons weighs 156 kB, and a page shows about fifteen of them. Those of
-ICONS are cut out of it at each build, as a font of the same name, which `book.css`
+The theme's font of icons weighs 156 kB, and a page shows about fifteen of them. Those
+of ICONS are cut out of it at each build, as a font of the same name, which `book.css`
 declares after the theme and which browsers therefore take.
 """
 
