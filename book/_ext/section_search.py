@@ -18,7 +18,8 @@ NO_TEXT = (
     addnodes.index, addnodes.toctree,
 )  # fmt: skip
 BLOCKS = (
-    nodes.paragraph, nodes.literal_block, nodes.term, nodes.entry, addnodes.desc_signature,
+    nodes.paragraph, nodes.literal_block, nodes.term, nodes.entry,
+    addnodes.desc_signature,
 )  # fmt: skip
 
 
