@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile --no-loadsc
 QUICK := $(wildcard chapters/05*.ipynb chapters/bug_clinic.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check lint chapters address capstone serve clean distclean pins
+.PHONY: help work book test check lint chapters address capstone serve clean distclean pins
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,10 @@ chapters: $(READY) ## run the chapters again and store their outputs (CHAPTERS=.
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False $(CHAPTERS)
 	$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams $(CHAPTERS)
+
+work: $(READY) ## copy the chapters to work/ for your answers; show what has passed
+	@$(BIN)/python book/work.py
+	@$(BIN)/ddpm exercises --chapters work
 
 address: $(READY) ## write the repository's address of _config.yml into the chapters
 	$(BIN)/python book/first_cell.py
