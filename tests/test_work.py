@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book"))
 
-from work import copy_chapters  # noqa: E402
+from work import copy_chapters
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folders(tmp_path):
 
 
 def test_copy_has_the_chapters_and_their_checks(folders):
-    chapters, work = folders
+    _, work = folders
     assert (work / "02_two.ipynb").read_text() == "02_two, first version"
     assert (work / "checks" / "ch01.py").read_text() == "first"
 
