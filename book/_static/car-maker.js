@@ -23,7 +23,7 @@ function shared(a, b) {
 function nearest(word, words) {
   const likeness = (known) => (2 * shared(known, word)) / (known.length + word.length);
   return words
-    .filter((known) => likeness(known) >= 0.5)
+    .filter((known) => likeness(known) >= 0.7)
     .sort((a, b) => likeness(b) - likeness(a))
     .slice(0, 3);
 }
