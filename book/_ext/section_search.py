@@ -1,8 +1,9 @@
 """Sphinx extension: search by section.
 
-Each section of each page, with its prose and its code but without formulas and outputs,
-goes into one script, which the page of the search alone loads; `search.js` ranks them.
-A script, unlike data, can also be loaded by a page that was opened as a file.
+Each section of each page, and each term of the glossary, goes into one script with its
+prose and its code, but without formulas and outputs. The page of the search alone loads
+it, and `search.js` ranks them. A script, unlike data, can also be loaded by a page that
+was opened as a file.
 """
 
 import json
@@ -17,10 +18,9 @@ NO_TEXT = (
     nodes.math, nodes.math_block, nodes.raw, nodes.image, nodes.title, nodes.comment,
     addnodes.index, addnodes.toctree,
 )  # fmt: skip
-BLOCKS = (
-    nodes.paragraph, nodes.literal_block, nodes.term, nodes.entry,
-    addnodes.desc_signature,
-)  # fmt: skip
+PROSE = (nodes.paragraph, nodes.term, nodes.entry)
+CODE = (nodes.literal_block, addnodes.desc_signature)
+Part = type[nodes.Element] | tuple[type[nodes.Element], ...]
 
 
 class Section(NamedTuple):
@@ -29,38 +29,62 @@ class Section(NamedTuple):
     address: str
     page: str
     title: str
-    text: str
+    prose: str
+    code: str
 
 
 def words(node: nodes.Node) -> str:
-    """Return what a node says, without formulas and what is inside it but hidden."""
+    """Return what a node says; a formula is an ellipsis."""
     if isinstance(node, nodes.Text):
         return str(node)
     if isinstance(node, NO_TEXT):
         return "…" if isinstance(node, nodes.math | nodes.math_block) else ""
-    return "".join(words(child) for child in node.children)
+    text = "".join(words(child) for child in node.children)
+    return f"{text} " if isinstance(node, nodes.paragraph) else text
 
 
-def blocks(node: nodes.Element) -> Iterator[str]:
-    """Yield the pieces of text of a section, none of the sections within it."""
+def blocks(node: nodes.Element, wanted: Part) -> Iterator[str]:
+    """Yield the text of a section's prose or code, none of the sections within it."""
     for child in node.children:
         if isinstance(child, (nodes.section, nodes.Text, *NO_TEXT)):
             continue
         if "cell_output" in child.get("classes", []):
             continue
-        if isinstance(child, BLOCKS):
-            yield " ".join(words(child).split())
+        if isinstance(child, (*PROSE, *CODE)):
+            if isinstance(child, wanted):
+                yield " ".join(words(child).split())
         else:
-            yield from blocks(child)
+            yield from blocks(child, wanted)
+
+
+def joined(node: nodes.Element, wanted: Part) -> str:
+    """Return the text of a section's prose or code on one line."""
+    return " ".join(filter(None, blocks(node, wanted)))
 
 
 def sections(doctree: nodes.document, uri: str, page: str) -> Iterator[Section]:
-    """Yield the sections of a page; the first one is the page itself."""
+    """Yield a page's sections, of which the first is the page itself, and terms."""
     for section in doctree.findall(nodes.section):
         title = section.next_node(nodes.title)
         anchor = "" if section.parent is doctree else f"#{section['ids'][0]}"
-        text = " ".join(filter(None, blocks(section)))
-        yield Section(uri + anchor, page, title.astext() if title else page, text)
+        if any(section.findall(addnodes.glossary)):
+            yield from terms(section, uri, page)
+        yield Section(
+            uri + anchor,
+            page,
+            title.astext() if title else page,
+            joined(section, PROSE),
+            joined(section, CODE),
+        )
+
+
+def terms(section: nodes.section, uri: str, page: str) -> Iterator[Section]:
+    """Yield the terms of a glossary, each with its meaning."""
+    for item in section.findall(nodes.definition_list_item):
+        *named, meaning = item.children
+        title = ", ".join(term.astext() for term in named)
+        text = joined(meaning, PROSE)
+        yield Section(f"{uri}#{named[0]['ids'][0]}", page, title, text, "")
 
 
 def write(app, exception) -> None:

@@ -20,21 +20,25 @@ function stem(word) {
 const split = (text) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
 const stems = (text) => split(text).map((word) => stem(word).trim());
 
-function count(terms) {
+const CODE = 0.1; // what a mention in code counts, beside one in prose
+
+function count(terms, names) {
   const counts = new Map();
-  for (const term of terms) counts.set(term, (counts.get(term) ?? 0) + 1);
+  const add = (term, n) => counts.set(term, (counts.get(term) ?? 0) + n);
+  for (const term of terms) add(term, 1);
+  for (const name of names) add(name, CODE);
   return counts;
 }
 
 let index;
 
 function makeIndex() {
-  const sections = SECTIONS.map(([address, page, title, text]) => {
-    const terms = stems(text);
+  const sections = SECTIONS.map(([address, page, title, text, code]) => {
+    const terms = stems(text), names = stems(code);
     return {
       address, page, title, text,
-      length: terms.length,
-      counts: count(terms),
+      length: terms.length + CODE * names.length,
+      counts: count(terms, names),
       titled: new Set(stems(title)),
       paged: new Set(stems(page)),
     };
