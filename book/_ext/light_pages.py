@@ -16,6 +16,7 @@ from pathlib import Path
 from offline import VENDOR
 from sphinx.builders.html._assets import _JavaScript
 
+FORMULA = r'class="math\b'
 USES = {
     "clipboard.min.js": r'<div class="highlight">',
     "copybutton.js": r'<div class="highlight">',
@@ -28,6 +29,7 @@ USES = {
     "live.js": r'class="live"',
     "sphinx-design.min.css": r'class="sd-',
     "design-tabs.js": r'class="sd-',
+    "tex-mml-chtml.js": FORMULA,
     "mystnb.css": r'class="cell ',
 }
 """Scripts and styles, and what there is on a page that uses them."""
@@ -87,7 +89,8 @@ def lighter(scripts: list, page: str, body: str) -> Iterator[_JavaScript]:
     yield script(None, 0, body=OPTIONS.format(json.dumps(page)))
     for each in scripts:
         inline = not each.filename
-        if inline and each.attributes.get("body", "").startswith("window.MathJax"):
+        settings = each.attributes.get("body", "").startswith("window.MathJax")
+        if inline and settings and re.search(FORMULA, body):
             yield each
         if not inline and is_used(each, body):
             yield script(str(each.filename), each.priority, **each.attributes)
