@@ -16,7 +16,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys
 	"name another one, as in make PYTHON=python3.12 $@")'
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check lint chapters address handout slides pdf capstone serve clean distclean pins
+.PHONY: help work book test check lint chapters address handout slides pdf capstone serve clean distclean pins
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,10 @@ chapters: $(READY) ## run the chapters again and store their outputs (CHAPTERS=.
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False $(CHAPTERS)
 	$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams $(CHAPTERS)
+
+work: $(READY) ## copy the chapters to work/ for your answers; show what has passed
+	@$(BIN)/python book/work.py
+	@$(BIN)/ddpm exercises --chapters work
 
 address: ## write the address of the repository, found by git, into the book; needs Python alone
 	@$(NEW_ENOUGH)

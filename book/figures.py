@@ -52,13 +52,14 @@ def tiled(images: Tensor, columns: int, *, pixel: int = 1, gap: int = 0) -> Imag
     return sheet
 
 
-def animation(path: Path) -> None:
-    """Noise becomes cars, once; the page enlarges the pixels."""
+def animation(path: Path, still: Path) -> None:
+    """Noise becomes cars, once; the page enlarges the pixels. `still` has its end."""
     first, *others = [tiled(x, COLUMNS).convert("RGB") for x in walk(FRAMES - 1)]
     first.save(
         path, save_all=True, append_images=others, duration=MILLISECONDS, loop=1,
         quality=80, method=6, allow_mixed=True,
     )  # fmt: skip
+    others[-1].save(still, lossless=True, method=6)
 
 
 def stages(path: Path) -> None:
@@ -93,7 +94,7 @@ def laboratory_car() -> str:
 
 
 if __name__ == "__main__":
-    animation(STATIC / "out-of-noise.webp")
+    animation(STATIC / "out-of-noise.webp", STATIC / "cars-drawn.webp")
     stages(STATIC / "cars.png")
     config = yaml.safe_load(
         (STATIC.parents[1] / "_config.yml").read_text(encoding="utf-8")

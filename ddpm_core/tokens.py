@@ -66,7 +66,7 @@ class Tokenizer:
     def _number(self, word: str) -> int:
         if word in self.words:
             return SPECIAL + self.words.index(word)
-        near = get_close_matches(word, self.words, n=3, cutoff=0.5)
+        near = get_close_matches(word, self.words, n=3, cutoff=0.7)
         known = f"do you mean {' or '.join(near)}?" if near else "none is like it."
         raise ValueError(
             f"unknown word {word!r}: {known} All words: {', '.join(self.words)}"

@@ -6,7 +6,6 @@ book or no browser. The environment variable CHROME names a browser of your own.
 
 import gzip
 import os
-import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -26,11 +25,6 @@ SIZES = {
     "phone": {"width": 390, "height": 844},
 }
 
-ALLOWED_ERRORS = re.compile(  # both come from the theme, on every page
-    "Identifier 'THEBE_JS_URL' has already been declared|invalid theme mode", re.I
-)
-
-
 FAULTS = r"""() => {
   const faults = [], say = (what, e) => faults.push(what + ": " +
     (e.outerHTML || String(e)).slice(0, 160));
@@ -46,7 +40,7 @@ FAULTS = r"""() => {
   }
   for (const e of document.querySelectorAll("img")) {
     if (!e.hasAttribute("alt")) say("no alternative text", e);
-    if (!e.complete || !e.naturalWidth) say("picture not loaded", e);
+    if (e.checkVisibility() && !e.naturalWidth) say("picture not loaded", e);
   }
   const main = document.querySelector("main");
   const scrolls = e => e !== main && (
@@ -170,8 +164,7 @@ class Reader:
             self.complain(f"{response.status}: {response.url}")
 
     def complain(self, text: str):
-        if not ALLOWED_ERRORS.search(text):
-            self.complaints.append(text)
+        self.complaints.append(text)
 
     def faults(self) -> list[str]:
         """What went wrong, and what is not drawn as it should be."""
@@ -185,6 +178,7 @@ class Reader:
     def open(self, document: str):
         """Load a page and wait until its formulas and widgets are drawn."""
         self.page.goto(f"{self.site}{document}.html")
+        self.page.evaluate("() => window.loadWidgets?.()")  # they wait to be seen
         self.page.evaluate(
             "() => document.querySelector('.math') && MathJax.startup.promise"
         )
@@ -196,7 +190,16 @@ class Reader:
             }"""
         )
         self.page.evaluate("() => document.fonts.ready.then(() => true)")
+        self.load_pictures()
         return self.page
+
+    def load_pictures(self):
+        """Load the pictures that wait until they are near, but for hidden ones."""
+        self.page.evaluate(
+            """() => Promise.all([...document.querySelectorAll("img[loading=lazy]")]
+              .filter(e => e.checkVisibility())
+              .map(e => { e.loading = "eager"; return e.decode().catch(() => {}); }))"""
+        )
 
     def unfold(self):
         """Open all that is folded: solutions, answers, hidden cells."""
@@ -206,6 +209,7 @@ class Reader:
               return Promise.all(document.getAnimations().map(e => e.finished));
             }"""
         )
+        self.load_pictures()
 
     def resize(self, size: str):
         """Change the window, and wait until the tab key reaches all that scrolls."""

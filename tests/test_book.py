@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from docutils import nodes
@@ -19,7 +20,13 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import alt_texts  # noqa: E402
 import api_reference  # noqa: E402
 import auto_links  # noqa: E402
+import chapter_cells  # noqa: E402
 import chapter_times  # noqa: E402
+import dark_figures  # noqa: E402
+import icons  # noqa: E402
+import light_pages  # noqa: E402
+import page_cells  # noqa: E402
+import section_search  # noqa: E402
 from formulas import formulas, to_latex  # noqa: E402
 from page_metadata import description  # noqa: E402
 from repository import site_url, source_url  # noqa: E402
@@ -230,6 +237,162 @@ def test_glossary_names_chapters_that_there_are_or_will_be():
     assert len(terms) > 60
     assert sorted(terms, key=str.lower) == sorted(set(terms), key=str.lower)
     assert set(re.findall(r"\b\d\d\b", text)) <= {f"{n:02}" for n in range(1, 15)}
+
+
+# Cells on pages --------------------------------------------------------------------
+
+DRAWING = """fig, axes = plots.figure(2)
+rows = {name: read(name) for name in names}
+for ax, (name, row) in zip(axes, rows.items(), strict=True):
+    ax.plot(row, label=name)
+plots.show(fig)"""
+
+
+@pytest.mark.parametrize(
+    ("after", "only_draws"),
+    [
+        ([], True),
+        (["print(rows)"], False),
+        (["plots.show(rows)", "print(names)"], True),
+        (["rows = {}", "print(rows)"], True),
+        (["rows = rows | {}"], False),
+        (["def f(rows):\n    return rows"], True),
+        (["[name for name in names]"], True),
+        (["%cd chapters"], True),
+    ],
+)
+def test_cell_only_draws_if_nothing_else_uses_what_it_binds(after, only_draws):
+    sources = ["names = ['a', 'b']", DRAWING, *after]
+    assert page_cells.drawing_cells(sources)[:2] == [False, only_draws]
+
+
+def code_cell(source: str, *tags: str) -> dict:
+    metadata = {"tags": list(tags)}
+    return {
+        "cell_type": "code",
+        "source": source,
+        "metadata": metadata,
+        "outputs": ["not attempted"],
+    }
+
+
+def test_page_folds_drawing_and_leaves_out_what_is_for_notebooks():
+    draws, folded = code_cell(DRAWING), code_cell(DRAWING, "hide-output")
+    exercise = code_cell("def f(): ...", "exercise")
+    solution = code_cell("# @title Solution 1\nf = 1", "solution", "hide-cell")
+    page_cells.arrange([draws, folded, exercise, solution])
+    assert draws["metadata"]["tags"] == ["hide-input"]
+    assert folded["metadata"]["tags"] == ["hide-output"]
+    assert exercise["outputs"] == [] and draws["outputs"]
+    assert solution["source"] == "f = 1"
+
+
+ONE_HOUR = re.findall(
+    r"```\{chapter-cell\} (\d\d)\n(?::folded:.*\n)?(.+)\n",
+    (ROOT / "book" / "one_hour.md").read_text(),
+)
+
+
+@pytest.mark.slow
+def test_one_hour_runs_as_it_stands():
+    """Its cells, with the chapter's imports and fewer steps, need no others."""
+    imports = chapter_cells.find_cell(ROOT, "07", "import copy").source
+    imports = imports.replace("from checks import ch07", "")
+    names = {}
+    exec(imports, names)
+    assert len(ONE_HOUR) == 13
+    for chapter, first in ONE_HOUR:
+        source = chapter_cells.find_cell(ROOT, chapter, first).source
+        source = source.replace("STEPS = 3500", "STEPS = 600")
+        exec(source.replace("n = 100_000", "n = 20_000"), names)
+    losses = names["batch_loss"]
+    assert sum(losses[:3]) / 3 > 0.8 and sum(losses[-50:]) / 50 < 0.3
+    denoise = names["diffusion"].make_denoiser(
+        names["average"], names["schedule"], names["diffusion"].EPS
+    )
+    torch, alpha_bar = names["torch"], names["schedule"].alpha_bar.float()
+    drawn = names["my_sample"](denoise, alpha_bar, torch.randn(500, 2), None)
+    assert drawn.isfinite().all() and drawn.abs().max() < 3
+
+
+def test_cell_of_a_chapter_must_be_there_once():
+    with pytest.raises(ValueError, match="0 cells of 07_training.ipynb begin"):
+        chapter_cells.find_cell(ROOT, "07", "no such cell")
+
+
+# Light pages and dark figures ---------------------------------------------------------
+
+
+def asset(name: str) -> SimpleNamespace:
+    return SimpleNamespace(filename=f"_static/{name}", attributes={}, priority=500)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "used"),
+    [
+        ("scripts/bootstrap.js", "", True),
+        ("laboratory.js", '<div class="schedule-laboratory">', True),
+        ("laboratory.js", '<div class="car-maker">', False),
+        ("noise.js", '<div class="car-maker">', True),
+        ("mathjax/tex-mml-chtml.js", '<span class="math notranslate">', True),
+        ("mathjax/tex-mml-chtml.js", "<p>x</p>", False),
+        ("sphinx-thebe.js", '<div class="cell docutils">', False),
+        (f"mystnb.{'0' * 64}.css", '<div class="cell docutils">', True),
+        (f"mystnb.{'0' * 64}.css", "<p>x</p>", False),
+    ],
+)
+def test_page_keeps_what_it_uses(name, body, used):
+    assert light_pages.is_used(asset(name), body) is used
+
+
+def test_scripts_wait_and_come_once():
+    inline = SimpleNamespace(
+        filename="", attributes={"body": "const THEBE_JS_URL = 1"}, priority=500
+    )
+    kept = [*light_pages.lighter([inline, asset("book.js")], "a/b", "")]
+    assert [script.filename for script in kept] == [None, "_static/book.js"]
+    assert kept[1].attributes["defer"] and "a/b" in kept[0].attributes["body"]
+
+
+def test_every_icon_is_in_the_cut_font(tmp_path):
+    points = icons.code_points(icons.STYLES.read_text())
+    assert len(points) >= len(icons.ICONS)
+    icons.cut(tmp_path / "icons.woff")
+    assert 2_000 < (tmp_path / "icons.woff").stat().st_size < 10_000
+
+
+def test_dark_figure_turns_paper_and_ink_and_keeps_pictures_and_hues():
+    noise = np.random.default_rng(0).integers(0, 240, (120, 120, 3), dtype=np.uint8)
+    figure = np.full((300, 400, 3), 255, np.uint8)
+    figure[40:160, 40:160] = noise
+    figure[200:210, 20:300] = 34  # an axis
+    figure[220:280, 50:150] = (0, 114, 178)  # a bar
+    dark = np.asarray(dark_figures.darkened(Image.fromarray(figure)))
+    assert (dark[40:160, 40:160] == noise).all()
+    assert (dark[0, 0] == (20, 24, 30)).all()
+    assert (dark[205, 100] > 180).all()
+    r, g, b = dark[250, 100].astype(int)
+    assert b > g > r and b > 178
+
+
+# The search ---------------------------------------------------------------------------
+
+
+def test_sections_have_prose_and_code_without_formulas_and_outputs():
+    output = nodes.container("", nodes.literal_block("", "3.1"))
+    output["classes"] = ["cell_output"]
+    inner = nodes.section("", nodes.title("", "In"), ids=["in"])
+    inner += nodes.paragraph("", "Inner.")
+    prose = nodes.paragraph("", "", nodes.Text("Noise "), nodes.math("", "x_t"))
+    outer = nodes.section("", nodes.title("", "Out"), prose, ids=["out"])
+    outer += [nodes.literal_block("", "f(x)"), output, inner]
+    document = nodes.document(None, None)
+    document += outer
+    found = list(section_search.sections(document, "a.html", "Page"))
+    assert found == [
+        ("a.html", "Page", "Out", "Noise …", "f(x)"),
+        ("a.html#in", "Page", "In", "Inner.", ""),
+    ]
 
 
 # Times and metadata -----------------------------------------------------------------

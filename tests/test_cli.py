@@ -146,7 +146,7 @@ def test_evaluate_reads_what_prompts_asked_for():
         (["train", "toy-cars-32", "--channels", "8,x"], "whole numbers with commas"),
         (["train", "photos-32", "--data", "nowhere"], "nowhere"),
         (["sample", "--weights", "none"], "there is: photos-32"),
-        (["sample", "--prompt", "a red sportscar"], "do you mean sports or car?"),
+        (["sample", "--prompt", "a red sportscar"], "do you mean sports?"),
         (["sample", "--prompt", "a " * 15], "has 15 words, at most 14 fit"),
         (
             ["sample", "--weights", "toy-cars-32", "--steps", 2000],

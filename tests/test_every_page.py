@@ -10,7 +10,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 from accessibility import findings
-from reader import HTML, ROOT, SIZES, THEMES, documents
+from reader import HTML, ROOT, SIZES, THEMES, compressed, documents
 
 
 def test_page_is_sound(visit):
@@ -25,6 +25,48 @@ def test_first_visit_is_light(visit):
     weight = visit.weight() / 1e6
     print(f"{visit.page.url.removeprefix(visit.site)}: {weight:.2f} MB")
     assert 0.1 < weight < 3
+
+
+class Head(HTMLParser):
+    """The scripts and styles that a page loads with itself."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.page, self.scripts, self.styles, self.blocking = page, [], [], []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "script" and attrs.get("src"):
+            self.scripts.append(attrs["src"])
+            if "defer" not in attrs and "async" not in attrs:
+                self.blocking.append(attrs["src"])
+        if tag == "link" and attrs.get("rel") == "stylesheet":
+            self.styles.append(attrs["href"])
+
+    def weight(self) -> int:
+        """The bytes of the page and of these files, compressed."""
+        names = {urlsplit(name).path for name in (*self.scripts, *self.styles)}
+        files = [(self.page.parent / unquote(name)).resolve() for name in names]
+        return sum(len(compressed(path)) for path in (self.page, *files))
+
+
+FORMULAS = 270_000  # MathJax, where there are formulas
+
+
+@pytest.mark.parametrize("document", documents())
+def test_page_keeps_its_budget_of_bytes_and_scripts(document):
+    """Without pictures, and without what waits until it is in sight."""
+    page = HTML / f"{document}.html"
+    if not page.is_file():
+        pytest.skip("the book is not built: make book")
+    head = Head(page)
+    formulas = any("mathjax" in name for name in head.scripts)
+    print(f"{head.weight() / 1e3:.0f} kB, {len(head.scripts)} scripts")
+    assert head.blocking == []
+    assert len(head.scripts) == len({urlsplit(name).path for name in head.scripts})
+    assert len(head.scripts) <= 12
+    assert head.weight() < 250_000 + FORMULAS * formulas
 
 
 def test_terms_stand_in_prose_alone_and_once(visit):
@@ -89,6 +131,7 @@ def desk(visit):
     return visit
 
 
+VIEW = ".cell_output:has(> script[type$='widget-view+json'])"
 SEEN = """view => [...view.querySelectorAll("img, svg")]
   .filter(e => e.checkVisibility({ visibilityProperty: true }) &&
     !e.closest("button, .noUi-base"))
@@ -156,7 +199,16 @@ def test_buttons_change_their_pictures(desk):
             for button in buttons:
                 button.click()
                 seen.add(view.evaluate(SEEN))
+                page.wait_for_function(ALONE_PRESSED, arg=button)
             assert len(seen) == len(buttons)
+
+
+ALONE_PRESSED = """button => {
+  const look = e => getComputedStyle(e).backgroundColor;
+  return [...button.parentElement.querySelectorAll("button")].every(other =>
+    (other === button) === (other.getAttribute("aria-pressed") === "true") &&
+    (other === button || look(other) !== look(button)));
+}"""
 
 
 @with_widgets
@@ -194,6 +246,7 @@ def test_play_moves_the_pictures(desk):
 def test_sliders_move_in_a_book_opened_from_its_files(browser, document):
     page = browser.new_page()
     page.goto((HTML / f"{document}.html").as_uri())
+    page.query_selector(VIEW).scroll_into_view_if_needed()
     handle = page.wait_for_selector(".widget-subarea .noUi-handle")
     view = widgets(page)[0]
     before = view.evaluate(SEEN)

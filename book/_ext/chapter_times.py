@@ -20,6 +20,9 @@ TIMES = re.compile(
 )
 
 
+LINK = addnodes.pending_xref
+
+
 def times_of(notebook: Path) -> tuple[str, str] | None:
     """Return the times that a chapter's second line gives: for reading, and alone."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -28,28 +31,35 @@ def times_of(notebook: Path) -> tuple[str, str] | None:
 
 
 class ChapterMap(SphinxDirective):
-    """A table of chapters; each row that leads to one gets its times."""
+    """Chapters as cards, from a table of their numbers, titles and questions."""
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """Return the table, with a line more in the last cell of such a row."""
+        """Return a list with an item for each row that leads to a chapter."""
         box = nodes.container()
         self.state.nested_parse(self.content, self.content_offset, box)
-        for row in box.findall(nodes.row):
-            for link in row.findall(addnodes.pending_xref):
-                notebook = Path(self.env.srcdir, link["reftarget"] + ".ipynb")
-                self.env.note_dependency(str(notebook))
-                row[-1] += self.times(notebook)
-        return box.children
+        rows = [row for row in box.findall(nodes.row) if row.next_node(LINK)]
+        cards = [self.card(row) for row in rows]
+        return [nodes.bullet_list("", *cards, classes=["chapter-map"])]
+
+    def card(self, row: nodes.row) -> nodes.list_item:
+        """Return a row as an item: number and title, question, times."""
+        number, link, question = row.children
+        title = nodes.paragraph(classes=["title"])
+        title += nodes.inline("", number.astext(), classes=["number"])
+        title += [nodes.Text(" "), *link[0].children]
+        notebook = Path(self.env.srcdir, row.next_node(LINK)["reftarget"] + ".ipynb")
+        self.env.note_dependency(str(notebook))
+        return nodes.list_item("", title, *question.children, *self.times(notebook))
 
     def times(self, notebook: Path) -> list[nodes.Node]:
         """Return a line with a chapter's times, if the chapter tells them."""
         if not (found := times_of(notebook)):
             return []
         reading, alone = found
-        said = f"{reading[0].upper()}{reading[1:]}; the notebook alone, {alone}."
-        return [nodes.paragraph("", said, classes=["byline"])]
+        line = f"{reading[0].upper()}{reading[1:]}; the notebook alone, {alone}."
+        return [nodes.paragraph("", line, classes=["byline"])]
 
 
 def mark_byline(app, doctree) -> None:

@@ -1,4 +1,4 @@
-"""Sphinx extension: the book carries MathJax and other foreign scripts itself.
+"""Sphinx extension: the book carries MathJax, its fonts and foreign scripts itself.
 
 npm fetches them once, into book/_vendor, which is not committed. What it brings, and
 what lies there at each build, is compared with the hashes below: a package that is
@@ -64,6 +64,24 @@ PACKAGES = {
         "s1SigqR4CXAfKYQ==",
         "sha512-WXKD7cCoaQpCZ0j4E6Naj5s/K2prrHp5WclyP6SEoEvOLb7y6zE9YR6zrKNVK9+PwOBhAtS7"
         "lA9XsyLdGgAaZw==",
+    ),
+    "text-font": Package(
+        "@fontsource-variable/source-sans-3@5.3.1",
+        "package",
+        r"LICENSE|files/source-sans-3-latin-wght-(normal|italic)\.woff2",
+        "sha512-u0p5Z/PM2e1uxYOMiodLM6NVzxHwULcB6Oi7QSr2WU/sdoLBFP/BeOZ3YYHeJ6rHsjPZA1nZw"
+        "eZVaV7sf2MAyQ==",
+        "sha512-61VqCI9ZZziLlzwfpHCxJiQvDDQ+Vh7de2tBfetYLhQKe1vvSaAzEkVzhbj7mkTdMDoNq3bO3"
+        "MEfnHNmbcy13w==",
+    ),
+    "code-font": Package(
+        "@fontsource-variable/source-code-pro@5.3.1",
+        "package",
+        r"LICENSE|files/source-code-pro-latin-wght-normal\.woff2",
+        "sha512-N0nZDizh8CQ19+AHHA8Ssb1i/aQf4N2lpRl3qZVH4/9f1yNgWzTkBFpc26v+QQr2hm4By4aiv"
+        "597BCoEg2SDQg==",
+        "sha512-lbTeJT5l/XexHxs27Yn7mWJGJZEtxwYNqN7lgTgKkSmqSP5v/JdE6rdA0siuY7I4sylIfJT0A"
+        "CtLaw0tDZUYIw==",
     ),
 }
 

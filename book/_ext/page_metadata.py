@@ -3,6 +3,7 @@
 The address of the book itself leads on to its first page and says the same of itself.
 """
 
+import re
 from html import escape, unescape
 from pathlib import Path
 from textwrap import shorten
@@ -38,14 +39,14 @@ def description(doctree: nodes.document | None, default: str) -> str:
         return default
     prose = filter(is_prose, doctree.findall(nodes.paragraph))
     first = next(prose, None)
-    return shorten(first.astext(), 160, placeholder="…") if first else default
+    if first is None:
+        return default
+    text = re.sub(r"<[^>]*>", "", first.astext())  # terms are links in HTML by now
+    return shorten(unescape(text), 160, placeholder="…")
 
 
-def metatags(app, pagename: str, title: str, doctree, card: str) -> str:
-    """Return a page's description, and the title and the picture of links to it.
-
-    `card` is the way from the page to the picture, for a book whose address is unknown.
-    """
+def metatags(app, pagename: str, title: str, doctree) -> str:
+    """Return a page's description, and the title and the picture of links to it."""
     book, site = app.config.html_title, site_url(app)
     said = description(doctree, book)
     tags = {
@@ -54,11 +55,11 @@ def metatags(app, pagename: str, title: str, doctree, card: str) -> str:
         "og:description": said,
         "og:type": "article",
         "og:site_name": book,
-        "og:image": site + CARD if site else card,
-        "og:image:alt": CARD_ALT,
-        "twitter:card": "summary_large_image",
     }
-    if site:
+    if site:  # sites that show a picture need its whole address
+        tags["og:image"] = site + CARD
+        tags["og:image:alt"] = CARD_ALT
+        tags["twitter:card"] = "summary_large_image"
         tags["og:url"] = site + app.builder.get_target_uri(pagename)
     return "".join(
         f'<meta {"property" if name.startswith("og:") else "name"}="{name}" '
@@ -70,8 +71,7 @@ def metatags(app, pagename: str, title: str, doctree, card: str) -> str:
 def add_metadata(app, pagename, templatename, context, doctree) -> None:
     """Put a page's metadata into its head."""
     title = unescape(context.get("title") or app.config.html_title)
-    card = context["pathto"](CARD, resource=True)
-    tags = metatags(app, pagename, title, doctree, card)
+    tags = metatags(app, pagename, title, doctree)
     context["metatags"] = context.get("metatags", "") + tags
 
 
@@ -80,7 +80,7 @@ def write_index(app, exception) -> None:
     root, title = app.config.root_doc, app.config.html_title
     if exception or app.builder.name != "html" or root == "index":
         return
-    tags = metatags(app, root, title, app.env.get_doctree(root), CARD)
+    tags = metatags(app, root, title, app.env.get_doctree(root))
     first = app.builder.get_target_uri(root)
     index = INDEX.format(title=escape(title), tags=tags, first=first)
     (Path(app.outdir) / "index.html").write_text(index, encoding="utf-8")

@@ -1,10 +1,6 @@
-// Runs before the theme's scripts: Font Awesome would replace the <i> of the widgets' play
-// buttons, whose script then fails and takes every slider of the page with it.
-window.FontAwesomeConfig = { autoReplaceSvg: false };
-
 // The widgets ask for formulas as MathJax 2 did; the book has MathJax 3.
 addEventListener("load", () => {
-  if (!window.MathJax || MathJax.Hub) return;
+  if (!window.MathJax?.startup || MathJax.Hub) return;
   MathJax.Hub = {
     Queue([, , element]) {
       if (/[$\\]/.test(element.textContent))
@@ -16,6 +12,16 @@ addEventListener("load", () => {
 // The widgets' script gives neither its play buttons nor its sliders a name that can be read out.
 const BUTTONS = { "fa-play": "play", "fa-pause": "pause", "fa-stop": "stop", "fa-retweet": "repeat" };
 
+// Names of the code beside sliders, as the text writes them.
+const SYMBOLS = {
+  t: "<i>t</i>",
+  x0_hat: "<i>x̂</i><sub>0</sub>",
+  alpha_bar: "<i>ᾱ</i>",
+  sigma: "<i>σ</i>",
+  eta: "<i>η</i>",
+  beta: "<i>β</i>",
+};
+
 function nameControls() {
   for (const icon of document.querySelectorAll(".widget-play button:not([aria-label]) > i")) {
     const known = Object.keys(BUTTONS).find((name) => icon.classList.contains(name));
@@ -25,26 +31,32 @@ function nameControls() {
     const label = handle.closest(".widget-slider")?.querySelector(".widget-label");
     if (label) handle.setAttribute("aria-label", label.textContent);
   }
+  for (const label of document.querySelectorAll(".widget-subarea .widget-label"))
+    if (label.textContent in SYMBOLS) label.innerHTML = SYMBOLS[label.textContent];
+  for (const button of document.querySelectorAll(".widget-subarea .widget-toggle-button")) {
+    const pressed = String(button.classList.contains("mod-active"));
+    if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
+  }
 }
 
-// The first page's cars play once; a button plays them again, and for readers who want less
-// motion, and see a still picture, for the first time.
+// The first page's cars come out of noise once the page is there; a button plays it again, and
+// for readers who want less motion for the first time.
 function offerToPlay(figure) {
-  const picture = figure.querySelector("img"), film = picture.src;
-  const button = document.createElement("button");
+  const picture = figure.querySelector("img"), button = figure.querySelector("button.play");
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  button.type = "button";
-  button.textContent = still ? "Play it." : "Play it again.";
   let times = 0;
-  button.onclick = () => {
-    figure.querySelector("source")?.remove();
-    picture.src = `${film}?${++times}`; // a new address: the browser begins at the first frame
+  const play = () => {
+    picture.src = `${picture.dataset.film}?${++times}`; // a new address begins at the first frame
   };
-  figure.querySelector("figcaption").append(" ", button);
+  if (still) button.textContent = "Play it";
+  else addEventListener("load", () => setTimeout(play, 300));
+  button.hidden = false;
+  button.onclick = play;
 }
 
 // A term of the glossary shows its meaning while it is pointed at or has the focus; Escape
-// hides it, and the pointer may rest on it.
+// hides it, and the pointer may rest on it. Under a finger a tap shows it, with the way to the
+// glossary, and the next tap elsewhere hides it.
 function showMeanings(terms) {
   const tip = document.createElement("div");
   let described, leaving;
@@ -76,8 +88,17 @@ function showMeanings(terms) {
     term.addEventListener("mouseenter", () => show(term));
     term.addEventListener("focus", () => show(term));
     term.addEventListener("mouseleave", leave);
-    term.addEventListener("blur", hide);
+    term.addEventListener("blur", (event) => event.relatedTarget?.parentElement !== tip && hide());
+    term.addEventListener("click", (event) => {
+      if (event.pointerType !== "touch") return;
+      event.preventDefault();
+      show(term);
+      const more = Object.assign(document.createElement("a"),
+        { href: term.href, textContent: "In the glossary" });
+      tip.append(" ", more);
+    });
   }
+  addEventListener("pointerdown", ({ target }) => target.closest("#meaning, a.term") || hide());
   tip.addEventListener("mouseenter", () => clearTimeout(leaving));
   tip.addEventListener("mouseleave", leave);
   addEventListener("keydown", ({ key }) => key === "Escape" && hide());
@@ -90,13 +111,18 @@ function correctRoles() {
   correct("#pst-primary-sidebar", { role: "navigation", ariaLabel: "Book" }); // has its name
   correct(".citation-list > .citation", { role: "listitem" }); // was an outdated role
   correct("th:has(> p:empty)", { role: "cell" }); // a table's corner, which heads nothing
+  correct(".copybtn", { tabIndex: -1 }); // one more stop at each cell, for what Ctrl+C does
 }
 
-addEventListener("DOMContentLoaded", () => {
+function begin() {
   const terms = document.querySelectorAll("a.term");
   if (terms.length) showMeanings(terms);
   document.querySelectorAll(".out-of-noise").forEach(offerToPlay);
   correctRoles();
   if (document.querySelector("script[type='application/vnd.jupyter.widget-view+json']"))
-    new MutationObserver(nameControls).observe(document.body, { childList: true, subtree: true });
-});
+    new MutationObserver(nameControls).observe(document.body,
+      { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });
+}
+
+if (document.readyState === "loading") addEventListener("DOMContentLoaded", begin);
+else begin();

@@ -1,5 +1,5 @@
 // The text model of chapter 10, run in the page: DDIM with guidance, watched step by step, and
-// the inpainting of chapter 12. ddpm_core.browser wrote its files; tests compare every step with
+// the inpainting of chapter 12. book/_ext/browser_export.py wrote its files; tests compare every step with
 // the library's.
 
 const BESIDE = new URL(".", document.currentScript.src);
@@ -23,7 +23,7 @@ function shared(a, b) {
 function nearest(word, words) {
   const likeness = (known) => (2 * shared(known, word)) / (known.length + word.length);
   return words
-    .filter((known) => likeness(known) >= 0.5)
+    .filter((known) => likeness(known) >= 0.7)
     .sort((a, b) => likeness(b) - likeness(a))
     .slice(0, 3);
 }
@@ -124,22 +124,52 @@ const resampling = (alphaBar, step, denoise, rounds, noise) => async (x, x0, t, 
 
 // What it needs ------------------------------------------------------------------------------
 
-async function loadSettings() {
-  const response = await fetch(new URL("model/model.json", BESIDE), { cache: "no-cache" });
-  if (!response.ok) throw new Error(`model.json: ${response.status}`);
-  return response.json();
+const BYTES = { "text.onnx": 248_920, "unet.onnx": 3_144_477, "ort-wasm-simd-threaded.wasm": 14_239_897 };
+
+async function request(path, signal) {
+  const response = await fetch(new URL(path, BESIDE), { cache: "no-cache", signal }).catch((error) => {
+    if (signal?.aborted) throw error;
+    throw new Error("The model could not be loaded: the server does not answer. Is there a " +
+      "connection? Press Draw to try again.");
+  });
+  if (!response.ok)
+    throw new Error(`The model could not be loaded: the server has no ${path} (${response.status}).`);
+  return response;
 }
 
-async function loadNetworks() {
+const loadSettings = async () => (await request("model/model.json")).json();
+
+// Loads files side by side, and tells how much of all of them is there.
+function loadFiles(paths, signal, tell) {
+  const total = paths.reduce((sum, path) => sum + BYTES[path.split("/").at(-1)], 0);
+  let loaded = 0;
+  return Promise.all(paths.map(async (path) => {
+    const { body } = await request(path, signal);
+    const parts = [];
+    const reader = body.getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      parts.push(part.value);
+      loaded += part.value.length;
+      tell(loaded, total);
+    }
+    return new Blob(parts).arrayBuffer();
+  }));
+}
+
+async function loadNetworks(signal, tell) {
+  if (typeof WebAssembly !== "object")
+    throw new Error("This browser has WebAssembly switched off, or is too old to have it, and the " +
+      "model needs it. Another browser will do; on an iPhone, Lockdown Mode switches it off.");
+  const [text, unet, wasm] = await loadFiles(
+    ["model/text.onnx", "model/unet.onnx", "onnxruntime/ort-wasm-simd-threaded.wasm"], signal, tell);
   const ort = await import(new URL("onnxruntime/ort.wasm.bundle.min.mjs", BESIDE));
-  ort.env.wasm.wasmPaths = { wasm: new URL("onnxruntime/ort-wasm-simd-threaded.wasm", BESIDE).href };
+  ort.env.wasm.wasmBinary = wasm;
   ort.env.wasm.numThreads = 1; // more would need headers that few servers send
-  const open = async (name) => {
-    const response = await fetch(new URL(`model/${name}.onnx`, BESIDE), { cache: "no-cache" });
-    if (!response.ok) throw new Error(`${name}.onnx: ${response.status}`);
-    return ort.InferenceSession.create(await response.arrayBuffer());
-  };
-  return { ort, text: await open("text"), unet: await open("unet") };
+  const open = (bytes) =>
+    ort.InferenceSession.create(bytes).catch((error) => {
+      throw new Error(`The model was loaded, but this browser cannot run it (${error.message}).`);
+    });
+  return { ort, text: await open(text), unet: await open(unet) };
 }
 
 // The figure -----------------------------------------------------------------------------------
@@ -149,23 +179,29 @@ const MAKER = `
     <legend>A car out of noise</legend>
     <label>colour <select name="colour"></select></label>
     <label>body <select name="body"></select></label>
-    <label>time <select name="time"></select></label>
-    <label class="time">prompt <input name="prompt" type="text" autocomplete="off"></label>
-    <label>guidance <input name="scale" type="number" min="0" max="10" step="0.5"></label>
-    <label>steps <input name="steps" type="number" min="1" max="100" value="20"></label>
-    <label>seed <input name="seed" type="number" min="0" max="999999" value="1"></label>
-    <button name="draw">Draw</button>
-    <button name="another" type="button">Another seed</button>
+    <label>light <select name="time"></select></label>
+    <span class="buttons"><button name="draw">Draw</button>
+      <button name="another" type="button">Another</button>
+      <button name="stop" type="button" hidden>Stop</button></span>
+    <details class="more" open><summary>Prompt, guidance, steps, seed</summary>
+      <label class="time">prompt <input name="prompt" type="text" autocomplete="off"></label>
+      <label>guidance <input name="scale" type="number" min="0" max="10" step="0.5"></label>
+      <label>steps <input name="steps" type="number" min="1" max="100" value="20"></label>
+      <label>seed <input name="seed" type="number" min="0" max="999999" value="1"></label>
+    </details>
   </fieldset>
-  <div class="shown">
-    <figure><canvas class="state" role="img" aria-label="x_t: nothing drawn yet"></canvas>
-      <figcaption>x<sub>t</sub>, the state</figcaption></figure>
-    <figure><canvas class="clean" role="img" aria-label="x̂0: nothing drawn yet"></canvas>
-      <figcaption>x̂<sub>0</sub>, the car seen in it</figcaption></figure>
+  <div class="stage">
+    <p class="said" role="status">Press Draw. No step has been made yet.</p>
+    <progress value="0" max="1" aria-label="how far it is"></progress>
+    <div class="shown">
+      <figure><canvas class="state" role="img" aria-label="x_t: nothing drawn yet"></canvas>
+        <figcaption>x<sub>t</sub>, the state</figcaption></figure>
+      <figure><canvas class="clean" role="img" aria-label="x̂0: nothing drawn yet"></canvas>
+        <figcaption>x̂<sub>0</sub>, the car seen in it</figcaption></figure>
+    </div>
+    <label class="time">step <input name="step" type="range" min="0" max="0" value="0" disabled>
+      <output name="at"></output></label>
   </div>
-  <label class="time">step <input name="step" type="range" min="0" max="0" value="0" disabled>
-    <output name="at"></output></label>
-  <p class="said" role="status">Press Draw. No step has been made yet.</p>
   <fieldset class="easel" hidden>
     <legend>Paint over a part of it</legend>
     <div class="picture"><canvas class="car" role="img"></canvas><svg aria-hidden="true">
@@ -204,14 +240,16 @@ function openMaker(place, settings) {
   form.className = "laboratory maker";
   form.innerHTML = MAKER;
   const field = form.elements;
-  const [shown, state, clean, said, easel, car] =
-    [".shown", ".state", ".clean", ".said", ".easel", ".car"].map((s) => form.querySelector(s));
+  const [stage, state, clean, said, progress, easel, car] =
+    [".stage", ".state", ".clean", ".said", "progress", ".easel", ".car"].map((s) =>
+      form.querySelector(s));
   const { alpha_bar: alphaBar, shape: [channels, height, width] } = settings;
   for (const canvas of [state, clean, car]) Object.assign(canvas, { width, height });
   for (const [name, values] of Object.entries(settings.choices))
     field[name].replaceChildren(...values.map((value) => new Option(value)));
   field.scale.value = settings.guidance;
-  let networks, told, running = false;
+  form.querySelector(".more").open = !("compact" in place.dataset);
+  let networks, told, stopping;
   form.states = [];
 
   const say = (text, wrong = false) => {
@@ -237,18 +275,23 @@ function openMaker(place, settings) {
     return () => Float32Array.from(draw(channels * height * width));
   };
   const wait = (waiting) => {
-    running = waiting;
+    stopping = waiting ? new AbortController() : undefined;
     for (const name of ["draw", "another", "paint", "step"]) field[name].disabled = waiting;
+    field.stop.hidden = !waiting;
+    form.classList.toggle("is-running", waiting);
   };
+  const reach = (part, whole) => Object.assign(progress, { value: part, max: whole });
+  const megabytes = (bytes) => Math.round(bytes / 1e6);
 
   // One thing at a time; what goes wrong is said.
   async function attempt(action) {
-    if (running || !form.reportValidity()) return;
+    if (stopping || !form.reportValidity()) return;
     wait(true);
     try {
       await action();
     } catch (error) {
-      say(error.message, true);
+      if (stopping.signal.aborted) say(`Stopped ${form.states.length ? `at t = ${form.states.at(-1).t}` : "while loading"}.`);
+      else say(error.message, true);
     }
     wait(false);
     field.step.disabled = !form.states.length;
@@ -258,15 +301,21 @@ function openMaker(place, settings) {
   async function draw(prompt, [doing, done], makeStep) {
     const [scale, steps] = [field.scale.valueAsNumber, field.steps.valueAsNumber];
     tokenize(prompt, settings); // an unknown word is told before anything is loaded
+    form.states = [];
+    stage.scrollIntoView({ block: "nearest" }); // on a phone the fields fill the window
     if (!networks) {
       say("Loading the model …");
-      networks = { ...(await loadNetworks()), settings };
+      reach(0, 1);
+      networks = await loadNetworks(stopping.signal, (loaded, total) => {
+        reach(loaded, total);
+        say(`Loading the model: ${megabytes(loaded)} of ${megabytes(total)} MB.`);
+      });
+      networks.settings = settings;
     }
-    form.states = [];
     told = prompt || "any car";
     field.step.max = steps;
     say(`${doing} ${told} …`);
-    shown.scrollIntoView({ block: "nearest" }); // on a phone the easel fills the window
+    reach(0, steps);
     const start = performance.now();
     const noise = noiseOf(field.seed.valueAsNumber);
     const x_T = noise();
@@ -275,7 +324,9 @@ function openMaker(place, settings) {
     for await (const reached of sample(denoise, makeStep(denoise, noise), x_T, times)) {
       field.step.value = form.states.push(reached) - 1;
       show(form.states.length - 1);
+      reach(form.states.length - 1, steps);
       await new Promise((painted) => setTimeout(painted)); // let the page be painted
+      stopping.signal.throwIfAborted();
     }
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
     say(`${done} ${told} in ${seconds} s: ${steps} step${steps > 1 ? "s" : ""}, guidance ${scale}.`);
@@ -311,6 +362,7 @@ function openMaker(place, settings) {
     field.seed.value = Math.floor(Math.random() * 1e6);
     attempt(drawAnew);
   });
+  field.stop.addEventListener("click", () => stopping?.abort());
   field.paint.addEventListener("click", () => attempt(paintOver));
   field.wish.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
@@ -324,11 +376,10 @@ function openMaker(place, settings) {
   openMask(form, width, height);
   place.replaceChildren(form);
   for (const canvas of [state, clean]) drawImage(canvas, noiseOf(field.seed.valueAsNumber)());
+  if ("compact" in place.dataset) attempt(drawAnew);
 }
 
-addEventListener("DOMContentLoaded", async () => {
-  const place = document.querySelector(".car-maker");
-  if (!place) return;
+async function openPlace(place) {
   const tell = (text) => (place.firstElementChild.textContent = text);
   if (location.protocol === "file:")
     return tell(
@@ -339,6 +390,8 @@ addEventListener("DOMContentLoaded", async () => {
   try {
     openMaker(place, await loadSettings());
   } catch (error) {
-    tell(`The model's files could not be loaded (${error.message}).`);
+    tell(error.message);
   }
-});
+}
+
+document.querySelectorAll(".car-maker").forEach(openPlace); // once the page is there: deferred

@@ -40,20 +40,6 @@ const decibels = (ab) => 10 * Math.log10(ab / (1 - ab));
 
 // Noise ------------------------------------------------------------------------------------
 
-// Draws n Gaussian numbers at each call, the same on every visit: mulberry32 for evenly spread
-// ones, Box-Muller.
-function gaussians(seed) {
-  const uniform = () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let z = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    z = (z + Math.imul(z ^ (z >>> 7), 61 | z)) ^ z;
-    return ((z ^ (z >>> 14)) >>> 0) / 4294967296;
-  };
-  const gaussian = () =>
-    Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
-  return (n) => Float64Array.from({ length: n }, gaussian);
-}
-
 function drawNoised(canvas, clean, eps, alphaBar) {
   const [a, s] = [Math.sqrt(alphaBar), Math.sqrt(1 - alphaBar)];
   const picture = new ImageData(canvas.width, canvas.height);
@@ -105,7 +91,7 @@ const FIELDS = `
     <label class="of-linear">β at T <input name="betaEnd" type="number" step="any"
       value="0.02"></label>
     <label><input name="zeroSnr" type="checkbox"> rescaled to SNR 0 at T</label>
-    <label class="time">t <input name="t" type="range" min="0" max="100" step="0.1" value="30"></label>
+    <label class="time">t <input name="t" type="range" min="0" max="1000" value="300"></label>
     <p class="said" role="status"></p>
   </fieldset>
   <div class="shown"><canvas width="32" height="32" role="img"></canvas><div class="curves">
@@ -144,7 +130,13 @@ function openLaboratory(place, clean) {
       return;
     }
     const alphaBar = computeAlphaBar(settings);
-    const t = Math.round((form.elements.t.valueAsNumber / 100) * settings.T);
+    const slider = form.elements.t;
+    if (Number(slider.max) !== settings.T) { // the same place in a schedule of another length
+      const t = Math.round((slider.valueAsNumber / slider.max) * settings.T);
+      Object.assign(slider, { max: settings.T });
+      slider.value = t;
+    }
+    const t = slider.valueAsNumber;
     const beta = alphaBar.map((ab, i) => (i ? 1 - ab / alphaBar[i - 1] : 0));
     const snr = alphaBar.map(decibels);
     const words = `t = ${t} of ${settings.T}: ᾱ = ${alphaBar[t].toFixed(4)}, ` +
@@ -164,15 +156,14 @@ function openLaboratory(place, clean) {
   redraw();
 }
 
-addEventListener("DOMContentLoaded", () => {
-  const place = document.querySelector(".schedule-laboratory");
-  if (!place) return;
+const laboratory = document.querySelector(".schedule-laboratory");
+if (laboratory) {
   const car = new Image();
   car.addEventListener("load", () => {
     const canvas = new OffscreenCanvas(car.width, car.height).getContext("2d");
     canvas.drawImage(car, 0, 0);
     const bytes = canvas.getImageData(0, 0, car.width, car.height).data;
-    openLaboratory(place, Float64Array.from(bytes, (v) => v / 127.5 - 1));
+    openLaboratory(laboratory, Float64Array.from(bytes, (v) => v / 127.5 - 1));
   });
   car.src = LABORATORY_CAR;
-});
+}

@@ -12,7 +12,8 @@ from ddpm_core.workshop.exercises import FAILED, MARKS, SECONDS, answers, graded
 def exercises(
     chapter: Annotated[str, typer.Argument(help="'05' for that chapter; or all")] = "",
     chapters: Annotated[
-        Path | None, typer.Option(help="folder of the notebooks: chapters, or this one")
+        Path | None,
+        typer.Option(help="folder of the notebooks: work, chapters, or this one"),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="one JSON object an exercise, a line each")
@@ -30,7 +31,8 @@ def exercises(
     It reads the notebooks as they were last saved, and runs their answers.
     """
     if chapters is None:
-        chapters = Path("chapters") if Path("chapters").is_dir() else Path()
+        there = filter(Path.is_dir, (Path("work"), Path("chapters")))
+        chapters = next(there, Path())
     if submissions is None:
         found = answers(chapters, chapter)
     else:
