@@ -1,8 +1,8 @@
 """Sphinx extension: the page, and the parts of chapters, where a model trains live.
 
-The modules in `_static/plane` become one classic script, which loads from a file too and
-is its own worker. Only pages that hold an element of the class `plane` name its loader
-and its style; the loader fetches the script when it is wanted.
+The modules in `_static/plane` become one classic script, which is its own worker and
+also loads where a page was opened as a file. Only pages that hold an element of the
+class `plane` name its loader and its style; the loader fetches the script on demand.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ NAMED = re.compile(
 )
 EXPORTED = re.compile(r"^export (?:const|class|function\*?) (\w+)", re.MULTILINE)
 SCRIPT = """\
-// Made of the modules in plane/ by book/_ext/plane.py: a script of its own and its own worker.
+// Made of the modules in plane/ by book/_ext/plane.py; it is its own worker.
 (function plane() {{
 "use strict";
 {code}
@@ -52,8 +52,8 @@ def bundle() -> str:
         for name in NAMED.findall(code):
             if name in owners:
                 raise ExtensionError(
-                    f"plane/{module}.js and plane/{owners[name]}.js both define {name}: "
-                    "rename one, since they share one script"
+                    f"plane/{module}.js and plane/{owners[name]}.js both define "
+                    f"{name}: rename one, since they share one script"
                 )
             owners[name] = module
     code = "\n".join(IMPORT.sub("", text) for text in modules.values())

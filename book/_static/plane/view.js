@@ -103,7 +103,7 @@ class Plane {
     this.find = (selector) => this.form.querySelector(selector);
     this.worker = startWorker(source);
     this.worker.onmessage = ({ data }) => this[`on_${data.type}`](data);
-    this.films = {}; // learned, exact: { film, before, since }
+    this.films = {}; // learned, exact: { number, film, before, since }
     this.asked = {}; // learned, exact: the number of the film asked for last, and when
     this.filmNumber = 0;
     this.wanted = false; // should it train, when it is in sight
@@ -256,7 +256,7 @@ class Plane {
     if (number !== this.asked[kind].number) return;
     const before = this.films[kind]?.film;
     const alike = before && before.times.length === film.times.length;
-    this.films[kind] = { film, before: alike ? before : null, since: performance.now() };
+    this.films[kind] = { number, film, before: alike ? before : null, since: performance.now() };
     this.changed = true;
     this.showCopies(kind, film);
     if (kind === "learned" && this.training)
