@@ -1,7 +1,7 @@
 // The drawing pad: lines by mouse, finger or keyboard, as lists of points of the plane.
 
 import { alongLines } from "./datasets.js";
-import { clear, drawData, drawDots, fit } from "./plots.js";
+import { clear, drawData, drawDots, drawLines, fit } from "./plots.js";
 import { WINDOW } from "./run.js";
 
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
@@ -45,14 +45,18 @@ export class Pad {
 
   move(event) {
     if (!this.drawing) return;
-    this.cursor = this.placeOf(event);
-    this.lines.at(-1).push(this.cursor);
+    const place = this.placeOf(event), [x, y] = this.cursor;
+    if (Math.hypot(place[0] - x, place[1] - y) < 0.04) return;
+    this.cursor = place;
+    this.lines.at(-1).push(place);
     this.draw();
   }
 
   end() {
-    if (this.drawing) this.changed();
+    if (!this.drawing) return;
     this.drawing = false;
+    this.draw();
+    this.changed();
   }
 
   // Arrows move the pen, Space sets it down or lifts it.
@@ -80,7 +84,9 @@ export class Pad {
     const [context, side] = fit(this.canvas), colours = this.colours();
     if (!side) return;
     clear(context, side, colours);
-    if (this.lines.length) drawData(context, side, this.data(), colours);
+    drawLines(context, side, this.lines, colours);
+    const lifted = !this.drawing && !this.penDown;
+    if (this.lines.length && lifted) drawData(context, side, this.data(), colours);
     if (document.activeElement !== this.canvas) return;
     const radius = this.penDown ? 7 : 4;
     drawDots(context, side, this.cursor, radius, colours.sample, this.penDown ? 1 : 0.6);

@@ -47,6 +47,20 @@ export function drawData(context, side, points, colours) {
   drawDots(context, side, points, size * (1.5 + 1.5 * few), colours.data, Math.min(1, 0.4 + 0.3 * few));
 }
 
+// The lines of a drawing; a line of one point is a dot.
+export function drawLines(context, side, lines, colours) {
+  const place = toPage(side);
+  Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: side / 30 });
+  context.strokeStyle = colours.data;
+  context.globalAlpha = 0.3;
+  context.beginPath();
+  for (const [[x, y], ...rest] of lines) {
+    context.moveTo(place(x), place(-y));
+    for (const [x2, y2] of rest.length ? rest : [[x, y]]) context.lineTo(place(x2), place(-y2));
+  }
+  context.stroke();
+}
+
 let tiny; // the glow, a pixel for each arrow, before it is enlarged
 
 function drawGlow(context, side, wrong, colours) {

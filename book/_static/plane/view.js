@@ -1,96 +1,17 @@
 // The plane on the page: its controls, its panels, and what it asks of the worker.
 
+import { applyData, MARKUP, setValue, showValue, valueOf } from "./controls.js";
 import { alongLines, SHAPES } from "./datasets.js";
 import { copies, frameAt, mixFrames, wrongness } from "./films.js";
 import { Pad } from "./pad.js";
+import { Player } from "./player.js";
 import { drawPanel, lossChart, palette } from "./plots.js";
 import { gaussians } from "./random.js";
 import { T } from "./run.js";
 import { scales } from "./schedules.js";
 
-const POINTS = [3, 5, 10, 20, 50, 100, 200, 500, 1000];
-const STEPS = [1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100];
-const WIDTHS = [4, 8, 16, 32, 64, 96];
-const FLIGHT = 3600, REST = 1600, TWEEN = 450; // ms: a film, its end, the change to a newer one
-
-const option = (value, name, chosen) =>
-  `<option value="${value}"${chosen ? " selected" : ""}>${name}</option>`;
-
-const choice = (name, label, options, hint) =>
-  `<label class="plane-control" data-control="${name}"><span>${label}</span>
-    <select name="${name}">${options.map(([value, text], i) => option(value, text, i === 0)).join("")}
-    </select><small>${hint}</small></label>`;
-
-const slider = (name, label, values, value, hint) =>
-  `<label class="plane-control" data-control="${name}"><span>${label} <output name="${name}Is">${value}</output></span>
-    <input type="range" name="${name}" min="0" max="${values.length - 1}" value="${values.indexOf(value)}"
-      aria-valuetext="${value}"><small>${hint}</small></label>`;
-
-const check = (name, label, checked, hint) =>
-  `<label class="plane-control is-check" data-control="${name}"><span><input type="checkbox"
-    name="${name}"${checked ? " checked" : ""}> ${label}</span><small>${hint}</small></label>`;
-
-const SHAPE_NAMES = [
-  ["moons", "Two moons"], ["spiral", "Spiral"], ["car", "A car"], ["points", "Three points"],
-  ["drawn", "Draw your own"],
-];
-
-const CONTROLS = [
-  choice("target", "The network predicts", [["eps", "the noise ε"], ["x0", "the clean point x₀"],
-    ["v", "the velocity v"], ["flow", "the flow ε − x₀"]], "four answers, one knowledge"),
-  choice("schedule", "Schedule", [["linear", "linear"], ["cosine", "cosine"],
-    ["sigmoid", "sigmoid"], ["flow", "flow"]], "how fast the data drowns in noise"),
-  slider("points", "Points of data", POINTS, 500, "with few, a perfect model copies them"),
-  slider("width", "Width of the network", WIDTHS, 64, "too narrow, and it cannot follow the data"),
-  check("timed", "The network is given t", true, "without it, it must guess how much noise there is"),
-  check("averaged", "Averaged weights", true, "they tremble less than the latest ones"),
-  choice("sampler", "Sampler", [["ddim", "DDIM"], ["ancestral", "ancestral (DDPM)"],
-    ["dpm-solver++", "DPM-Solver++(2M)"], ["heun", "Heun"]], "the way from noise to data"),
-  slider("steps", "Network calls", STEPS, 20, "few calls are fast, and coarse"),
-  check("noised", "Show the data noised to t", false, "x<sub>t</sub> = √ᾱ x₀ + √(1 − ᾱ) ε"),
-].join("");
-
-const PLAY = '<svg viewBox="0 0 16 16" aria-hidden="true"><path d="M4 2.5v11l9-5.5z"/></svg>';
-const PAUSE = '<svg viewBox="0 0 16 16" aria-hidden="true"><path d="M4 3h3v10H4zM9 3h3v10H9z"/></svg>';
-
-const MARKUP = `
-  <fieldset class="plane-shapes"><legend>The data</legend><div>${SHAPE_NAMES.map(([value, name], i) =>
-    `<label><input type="radio" name="shape" value="${value}"${i ? "" : " checked"}><span>${name}</span></label>`,
-  ).join("")}</div></fieldset>
-  <div class="plane-pad" hidden>
-    <canvas tabindex="0" role="application" aria-label="Drawing pad. The arrow keys move the pen, Space sets it down or lifts it."></canvas>
-    <div><p>Draw with the mouse or a finger. By keyboard: arrow keys move the pen, Space sets it
-      down and lifts it.</p>
-      <button type="button" name="clear">Clear</button>
-      <button type="button" name="use">Use this drawing</button></div>
-  </div>
-  <div class="plane-stage">
-    <div class="plane-panels">
-      <figure><figcaption><b>The network</b> <span class="plane-age">untrained</span></figcaption>
-        <canvas class="plane-learned" role="img"></canvas><small class="plane-copies"></small></figure>
-      <figure><figcaption><b>The exact answer</b> <span>from a formula</span></figcaption>
-        <canvas class="plane-exact" role="img"></canvas><small class="plane-copies"></small></figure>
-    </div>
-    <p class="plane-legend"><span class="is-data">data</span><span class="is-sample">samples on
-      their way</span><span class="is-arrow">the way back, at this t</span><span
-      class="is-glow">where the network is wrong</span></p>
-    <div class="plane-player"><button type="button" name="play"></button><span>noise</span>
-      <input type="range" name="moment" min="0" max="100" value="100" aria-label="moment of the film, from noise to data">
-      <span>data</span><output name="at"></output></div>
-  </div>
-  <div class="plane-training">
-    <div class="plane-buttons"><button name="train">Train</button>
-      <button type="button" name="again">Start again</button>
-      <output name="count">step 0</output></div>
-    <div class="plane-chart"></div>
-    <p class="plane-verdict"></p>
-    <p class="plane-said" role="status"></p>
-  </div>
-  <fieldset class="plane-controls"><legend>What you can change</legend><div>${CONTROLS}</div></fieldset>
-  <details class="plane-more" hidden><summary>More that you can change</summary><div></div></details>`;
-
+const TWEEN = 450; // ms, the change from a film to a newer one
 const RETRAIN = ["shape", "target", "schedule", "points", "width", "timed"];
-const LISTS = { points: POINTS, steps: STEPS, width: WIDTHS };
 
 const percent = (share) => `${Math.round(100 * share)} %`;
 
@@ -108,11 +29,10 @@ class Plane {
     this.filmNumber = 0;
     this.wanted = false; // should it train, when it is in sight
     this.training = false;
-    this.seen = true;
-    this.playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.begun = performance.now();
+    this.inView = this.seen = true;
     this.due = 0; // when the next picture may be drawn
-    this.applyData(place.dataset);
+    applyData(this.form, place.dataset);
+    this.player = new Player(this.find("[name=play]"), this.field.moment, () => (this.changed = true));
     this.pad = new Pad(this.find(".plane-pad canvas"), {
       colours: () => this.colours,
       points: () => this.value("points"),
@@ -121,7 +41,6 @@ class Plane {
     place.replaceChildren(this.form);
     this.colours = palette(this.form);
     this.listen();
-    this.showPlaying();
     this.open();
     this.loop();
   }
@@ -129,35 +48,7 @@ class Plane {
   // Settings -------------------------------------------------------------------------------
 
   value(name) {
-    const field = this.field[name];
-    if (LISTS[name]) return LISTS[name][field.valueAsNumber];
-    return field.type === "checkbox" ? field.checked : field.value;
-  }
-
-  set(name, value) {
-    const field = this.field[name];
-    if (LISTS[name]) field.value = LISTS[name].indexOf(Number(value));
-    else if (field.type === "checkbox") field.checked = value === true || value === "true";
-    else field.value = value;
-    this.showValue(name);
-  }
-
-  showValue(name) {
-    if (!LISTS[name]) return;
-    this.field[`${name}Is`].value = this.value(name);
-    this.field[name].setAttribute("aria-valuetext", this.value(name));
-  }
-
-  // The element's data attributes: settings to begin with, and in `data-controls` the controls
-  // that stand in front of the others.
-  applyData({ controls, ...settings }) {
-    for (const [name, value] of Object.entries(settings)) if (this.field[name]) this.set(name, value);
-    if (!controls) return;
-    const wanted = controls.split(" ");
-    const more = this.find(".plane-more"), rest = more.querySelector("div");
-    for (const control of [...this.form.querySelectorAll("[data-control]")])
-      if (!wanted.includes(control.dataset.control)) rest.append(control);
-    more.hidden = false;
+    return valueOf(this.form, name);
   }
 
   sampling() {
@@ -298,19 +189,7 @@ class Plane {
     );
   }
 
-  showPlaying() {
-    const button = this.find("[name=play]");
-    button.innerHTML = this.playing ? PAUSE : PLAY;
-    button.setAttribute("aria-label", this.playing ? "Pause the film" : "Play the film");
-  }
-
   // The film --------------------------------------------------------------------------------
-
-  moment() {
-    if (!this.playing) return this.field.moment.valueAsNumber / 100;
-    const passed = (performance.now() - this.begun) % (FLIGHT + REST);
-    return Math.min(1, passed / FLIGHT);
-  }
 
   frame(kind, moment) {
     const shown = this.films[kind];
@@ -339,15 +218,13 @@ class Plane {
     drawPanel(this.find(".plane-learned"), { data, frame: both ? learned : null, densities, wrong },
       this.colours);
     this.field.at.value = `t = ${t}`;
-    const bar = this.field.moment;
-    if (this.playing) bar.value = 100 * moment;
-    bar.setAttribute("aria-valuetext", `t = ${t}`);
+    this.player.show(moment, t);
   }
 
   loop() {
     cancelAnimationFrame(this.request);
     if (!this.seen || !this.form.isConnected) return;
-    const now = performance.now(), moment = this.moment();
+    const now = performance.now(), moment = this.player.moment();
     if (now >= this.due && (this.changed || moment !== this.lastMoment)) {
       this.draw(moment);
       this.lastMoment = moment;
@@ -367,11 +244,13 @@ class Plane {
     form.addEventListener("input", ({ target }) => this.change(target.name));
     const press = (name, action) => this.find(`[name=${name}]`).addEventListener("click", action);
     press("again", () => this.open());
-    press("play", () => this.togglePlaying());
     press("clear", () => this.pad.clear());
     press("use", () => this.useDrawing());
-    new IntersectionObserver(([entry]) => this.look(entry.isIntersecting)).observe(form);
-    document.addEventListener("visibilitychange", () => this.look(!document.hidden));
+    new IntersectionObserver((entries) => {
+      this.inView = entries.at(-1).isIntersecting;
+      this.look();
+    }).observe(form);
+    document.addEventListener("visibilitychange", () => this.look());
     new ResizeObserver(() => this.resize()).observe(form);
     new MutationObserver(() => {
       this.colours = palette(form);
@@ -381,8 +260,8 @@ class Plane {
   }
 
   change(name) {
-    if (name === "moment") return this.scrub();
-    this.showValue(name);
+    if (name === "moment") return;
+    showValue(this.form, name);
     if (name === "shape") return this.changeShape();
     if (RETRAIN.includes(name)) {
       if (this.value("shape") === "drawn" && !this.drawn) this.pad.draw();
@@ -397,8 +276,8 @@ class Plane {
     const shape = this.value("shape"), points = this.value("points");
     this.showPad(shape === "drawn");
     if (shape === "drawn") return;
-    if (shape === "points") this.set("points", 3);
-    else if (points === 3) this.set("points", 500);
+    if (shape === "points") setValue(this.form, "points", 3);
+    else if (points === 3) setValue(this.form, "points", 500);
     this.open();
   }
 
@@ -407,7 +286,7 @@ class Plane {
     this.find(".plane-stage").hidden = on;
     this.find("[name=use]").disabled = !this.pad.lines.length;
     if (!on) return;
-    if (this.value("points") === 3) this.set("points", 500);
+    if (this.value("points") === 3) setValue(this.form, "points", 500);
     this.wanted = false;
     this.applyTraining();
     this.pad.draw();
@@ -429,20 +308,9 @@ class Plane {
     this.applyTraining();
   }
 
-  togglePlaying() {
-    const moment = this.moment();
-    this.playing = !this.playing;
-    this.begun = performance.now() - (moment < 1 ? moment * FLIGHT : 0);
-    this.showPlaying();
-  }
-
-  scrub() {
-    this.playing = false;
-    this.showPlaying();
-    this.changed = true;
-  }
-
-  look(seen) {
+  // Out of sight, nothing is trained and nothing drawn.
+  look() {
+    const seen = this.inView && !document.hidden;
     if (seen === this.seen) return;
     this.seen = seen;
     this.applyTraining();
@@ -457,7 +325,7 @@ class Plane {
 
   // Settings from elsewhere on the page, as { points: 5, shape: "moons" }.
   apply(settings) {
-    for (const [name, value] of Object.entries(settings)) this.set(name, value);
+    for (const [name, value] of Object.entries(settings)) setValue(this.form, name, value);
     this.showPad(false);
     this.open();
     this.wanted = true;
