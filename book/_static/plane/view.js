@@ -103,12 +103,13 @@ class Plane {
     this.training = on;
     this.find("[name=train]").textContent = this.wanted ? "Pause" : this.step ? "Train on" : "Train";
     if (on) this.requestSoon(0);
+    else if (this.step) this.requestFilm("learned"); // of the weights where it stopped
   }
 
   // Films take at most a fifth of the worker's time while it trains.
   requestSoon(took) {
     clearTimeout(this.nextFilm);
-    this.nextFilm = setTimeout(() => this.requestFilm("learned"), Math.max(500, 4 * took));
+    this.nextFilm = setTimeout(() => this.requestFilm("learned"), Math.min(Math.max(500, 4 * took), 2000));
   }
 
   on_opened({ floor, loss, alphaBar }) {
