@@ -34,6 +34,9 @@ COMMANDS = {
         "commands.evaluate:evaluate",
         "Measure a model's samples against real images that it need not have seen.",
     ),
+    "doctor": Command(
+        "commands.doctor:doctor", "Say whether a run is healthy, and what to do."
+    ),
     "export": Command(
         "commands.export:export",
         "Turn a finished run into weights with a measured card, ready to ship.",
