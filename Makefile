@@ -6,6 +6,8 @@ READY := $(VENV)/ready
 HTML := _build/html
 PORT ?= 8000
 CHAPTERS ?= $(wildcard chapters/*.ipynb)
+# CPU=1: PyTorch without CUDA, 5 GB less, where there is no GPU from NVIDIA.
+CPU ?=
 PHOTOS ?= hub:tanganke/stanford_cars
 # A process for each core, with one thread; tests/conftest.py says what begins first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
@@ -18,7 +20,7 @@ QUICK := $(wildcard chapters/05*.ipynb chapters/bug_clinic.ipynb)
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-book: $(READY) ## build the book from the stored outputs; open what it prints
+book: $(READY) ## build the book; open what it prints (CPU=1: set up without CUDA)
 	@$(BIN)/jupyter-book build -q .
 	@echo "The book: file://$(CURDIR)/$(HTML)/index.html"
 
@@ -71,5 +73,7 @@ $(READY): pyproject.toml constraints.txt
 		f"Python 3.11 or newer is needed, and $(PYTHON) is {v[0]}.{v[1]}: " \
 		"name another one, as in make PYTHON=python3.12 book")'
 	$(PYTHON) -m venv $(VENV)
+	$(if $(CPU),$(BIN)/python -m pip install -c constraints.txt \
+		--index-url https://download.pytorch.org/whl/cpu torch torchvision)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[book,test]'
 	@touch $@
