@@ -39,7 +39,7 @@ class Ward:
         )
         return PLAIN.replace(
             data=self.packed("cars", self.cars.images), held_out=HELD_OUT, size=16,
-            network=unet, T=200, batch=32, epochs=20, lr=4e-3, lr_end=0.05, ema=0.95,
+            network=unet, T=200, batch=32, epochs=7, lr=4e-3, lr_end=0.05, ema=0.95,
             warmup=0.5, log_every=5, checkpoint_every=100_000, strips=(),
         )  # fmt: skip
 
@@ -61,7 +61,7 @@ class Ward:
         return run.folder
 
     def from_base(self, name: str, **changes) -> Path:
-        changes = {"epochs": 3, "lr": 2e-3, "seed": 1, "warmup": 0.0} | changes
+        changes = {"epochs": 2, "lr": 2e-3, "seed": 1, "warmup": 0.0} | changes
         preset = self.preset.replace(start_from=str(self.base), **changes)
         return self.train(name, preset)
 
