@@ -6,6 +6,8 @@ READY := $(VENV)/ready
 HTML := _build/html
 PORT ?= 8000
 CHAPTERS ?= $(wildcard chapters/*.ipynb)
+# CPU=1: PyTorch without CUDA, 5 GB less, where there is no GPU from NVIDIA.
+CPU ?=
 PHOTOS ?= hub:tanganke/stanford_cars
 # A process for each core, with one thread; tests/conftest.py says what begins first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
@@ -21,7 +23,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-book: $(READY) ## build the book from the stored outputs; open what it prints
+book: $(READY) ## build the book; open what it prints (CPU=1: set up without CUDA)
 	@$(BIN)/jupyter-book build -q .
 	@echo "The book: file://$(CURDIR)/$(HTML)/index.html"
 
@@ -88,5 +90,7 @@ pins: $(READY) ## write the installed versions to constraints.txt
 $(READY): pyproject.toml constraints.txt
 	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
+	$(if $(CPU),$(BIN)/python -m pip install -c constraints.txt \
+		--index-url https://download.pytorch.org/whl/cpu torch torchvision)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[book,test]'
 	@touch $@

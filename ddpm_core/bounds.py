@@ -38,12 +38,18 @@ class Wiener(NamedTuple):
         check_floating("data", data)
         check_count("the number of samples", len(data), 2)
         check_count("k", k)
-        x = data.flatten(1)
+        x = data.flatten(1).double()
         mean = x.mean(0)
-        _, size, axes = torch.linalg.svd(x - mean, full_matrices=False)
-        variances = size.square() / (len(x) - 1)
-        kept = (variances > 1e-9 * variances.sum().clamp(min=1e-30)).nonzero()[:k, 0]
-        return cls(mean, axes[kept], variances[kept])
+        off = (x - mean) / (len(x) - 1) ** 0.5
+        if len(off) < off.shape[1]:  # the smaller of two matrices, of equal spectrum
+            variances, turn = torch.linalg.eigh(off @ off.T)
+            axes = turn.T @ off / variances.clamp(min=1e-30).sqrt()[:, None]
+        else:
+            variances, axes = torch.linalg.eigh(off.T @ off)
+            axes = axes.T
+        kept = (variances > 1e-9 * variances.sum()).nonzero()[:, 0].flip(0)[:k]
+        parts = mean, axes[kept], variances[kept]
+        return cls(*(part.to(data.dtype) for part in parts))
 
     def error(self, schedule: Schedule, x0: Samples, t: Times) -> PerSample:
         """Its mean squared error on these samples at these timesteps, over all noise.
@@ -64,7 +70,11 @@ class Wiener(NamedTuple):
 
 
 def posterior_error(
-    data: Samples, schedule: Schedule, x0: Samples, t: Times, eps: Samples
+    data: Float[Tensor, "n ..."],
+    schedule: Schedule,
+    x0: Samples,
+    t: Times,
+    eps: Samples,
 ) -> PerSample:
     """The squared error of E[x0 | x_t] if x0 is one of `data`, one mean a sample.
 

@@ -1,7 +1,7 @@
 """Low-rank changes to a trained network: few weights to train. Chapter 'Fine-tuning'.
 
 A layer computes W x. Beside it, `LoRA` adds scale B A x, in which A has `rank` rows
-and B as many columns: Hu et al. 2021, eq. (3), whose alpha / r is `scale` here. W
+and B as many columns: Hu et al. 2022, eq. (3), whose alpha / r is `scale` here. W
 stays as it is; A and B are trained. Since B starts at zero, so does the change.
 """
 

@@ -22,12 +22,13 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ddpm_core.checking import quoted
+from ddpm_core.datasets import places
 
 Config = TypeVar("Config")
 
 LARGEST = torch.finfo(torch.float16).max
 
-WEIGHTS = Path(__file__).parents[1] / "data" / "weights"
+WEIGHTS = places.REPOSITORY
 """Where the weights lie that ship with the book."""
 
 
@@ -116,13 +117,13 @@ def find_weights(name: str | Path) -> Path:
     """Return the folder of the weights of that name, or that folder itself.
 
     What holds a slash, or is a `Path`, is a folder and never the name of weights that
-    ship. Raises ValueError for a name that is both, and FileNotFoundError that lists
-    the names there are.
+    ship, which `datasets.places` finds or fetches. Raises ValueError for a name that is
+    both, and FileNotFoundError that lists the names there are.
     """
     is_path = isinstance(name, Path) or Path(name).name != name
     own, shipped = _weights_in(Path(name)), None
     if not is_path:
-        shipped = _weights_in(WEIGHTS / name)
+        shipped = places.find(str(name))
     if own and shipped and not own.samefile(shipped):
         raise ValueError(
             f"{name!r} names weights that ship with the book and a folder here: write "
@@ -130,11 +131,10 @@ def find_weights(name: str | Path) -> Path:
         )
     if own or shipped:
         return own or shipped
-    there = sorted(p.parent.name for p in WEIGHTS.glob("*/card.json"))
     raise FileNotFoundError(
         f"no weights {'in the folder' if is_path else 'named'} {quoted(str(name))}; "
-        f"there is: {', '.join(there) or 'none'} (or give a folder that holds a "
-        "card.json)"
+        f"there is: {', '.join(places.names()) or 'none'} (or give a folder that holds "
+        f"a card.json){places.where_else(str(name))}"
     )
 
 

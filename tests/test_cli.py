@@ -121,6 +121,20 @@ def test_a_prompt_is_enough(tmp_path):
         assert (read[:, list(ATTRIBUTES).index(name)] == wanted).all()
 
 
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [("ddpm sa", ["sample"]), ("ddpm prepare --si", ["--size"])],
+)
+def test_a_shell_completes_commands_and_options(line, completed, monkeypatch, capsys):
+    shell = {"_DDPM_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    for name, value in {**shell, "COMP_CWORD": str(line.count(" "))}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["ddpm"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().out.split() == completed
+
+
 def test_evaluate_says_what_its_figures_are_of():
     said = succeeded("evaluate", "--weights", "toy-cars-32", "--n", 16, "--steps", 2)
     for word in ("16 samples", "toy-cars-classifier-32", "real against real", "recall"):
@@ -146,7 +160,7 @@ def test_evaluate_reads_what_prompts_asked_for():
         (["train", "toy-cars-32", "--channels", "8,x"], "whole numbers with commas"),
         (["train", "photos-32", "--data", "nowhere"], "nowhere"),
         (["sample", "--weights", "none"], "there is: photos-32"),
-        (["sample", "--prompt", "a red sportscar"], "do you mean sports?"),
+        (["sample", "--prompt", "a red sportscar"], "the nearest is 'sports car'"),
         (["sample", "--prompt", "a " * 15], "has 15 words, at most 14 fit"),
         (
             ["sample", "--weights", "toy-cars-32", "--steps", 2000],

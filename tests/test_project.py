@@ -86,7 +86,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_core_is_small():
     core = [path for path in PACKAGE.glob("*.py") if name_of(path) not in ENTRIES]
-    assert sum(map(code_lines, core)) <= 3_700
+    assert sum(map(code_lines, core)) <= 3_850
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -239,7 +239,8 @@ def test_captions_are_numbered_and_stand_under_their_figures(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))["cells"]
     texts = [text_of(c) if c["cell_type"] == "markdown" else "" for c in notebook]
     found = [match for text in texts for match in CAPTION.findall(text)]
-    chapter = str(int(path.stem[:2])) if path.stem[:2].isdigit() else "C"
+    letters = {"bug_clinic": "C", "fine_tuning": "F"}
+    chapter = letters.get(path.stem) or str(int(path.stem[:2]))
     assert found == [(chapter, str(n)) for n in range(1, len(found) + 1)]
     kinds = [
         {k for o in c.get("outputs", []) for k in o.get("data", {})} for c in notebook

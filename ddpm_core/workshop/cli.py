@@ -34,6 +34,9 @@ COMMANDS = {
         "commands.evaluate:evaluate",
         "Measure a model's samples against real images that it need not have seen.",
     ),
+    "doctor": Command(
+        "commands.doctor:doctor", "Say whether a run is healthy, and what to do."
+    ),
     "export": Command(
         "commands.export:export",
         "Turn a finished run into weights with a measured card, ready to ship.",
@@ -93,7 +96,9 @@ def main() -> None:
     """Run the command line; an error is one line, not a traceback."""
     try:
         words = sys.argv[1:] or ["--help"]
-        code = app_for(words)(words, standalone_mode=False, prog_name="ddpm")
+        code = app_for(to_complete() or words)(
+            words, standalone_mode=False, prog_name="ddpm"
+        )
     except Exception as error:
         if os.environ.get("DDPM_TRACEBACK"):
             raise
@@ -108,7 +113,6 @@ def app_for(arguments: list[str]) -> typer.Typer:
     app = typer.Typer(
         help="Denoising diffusion, from photos to generated cars.",
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,
     )
     app.callback()(options)
@@ -117,6 +121,17 @@ def app_for(arguments: list[str]) -> typer.Typer:
         function = load(command.place) if name == called else unloaded
         app.command(name, help=None if name == called else command.help)(function)
     return app
+
+
+def to_complete() -> list[str]:
+    """The words of the line that a shell completes, if it is a shell that asks.
+
+    `ddpm --install-completion` teaches a shell to ask, by these variables.
+    """
+    if "_DDPM_COMPLETE" not in os.environ:
+        return []
+    names = "_TYPER_COMPLETE_ARGS", "COMP_WORDS"
+    return next((os.environ[n] for n in names if n in os.environ), "").split()[1:]
 
 
 def options(

@@ -6,7 +6,7 @@ thresholds were set on runs broken on purpose: tests/test_doctor.py has them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import isfinite, isnan, log, sqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,6 +154,8 @@ SLIPS = {
 }
 """The slips that are tried where the log's loss is not that of the weights."""
 
+EARLY = Convention("only timesteps up to T / 2 are drawn")
+
 
 @torch.no_grad()
 def slipped_loss(patient: Patient, net: nn.Module, d: Draw, slip: Convention) -> float:
@@ -191,8 +193,8 @@ class Examined:
     held_out: Tensor  # of the averaged weights, by band
     train: Tensor
     raw_held_out: Tensor | None
-    first: float | None  # the log's loss: its first row, and the mean of its last ones
-    last: float | None
+    first: float | None  # the log's first loss; NaN where weights were given
+    last: float | None  # the mean of the last quarter
     falling: float | None  # the last quarter's mean loss over the third quarter's
     rough: float | None  # largest of the second half's losses over its median
     grad_norm: float | None  # median of the last rows, over the bound
@@ -250,8 +252,9 @@ def of_log(patient: Patient) -> dict:
     quarter = len(values) // 4
     late, before = values[-quarter:].mean(), values[-2 * quarter : -quarter].mean()
     half = values[len(values) // 2 :]
+    started = bool(patient.preset.start_from or patient.preset.teacher)
     found = (
-        values[0],
+        values[0] if not started else values[0] * torch.nan,
         late,
         late / before,
         half.max() / half.median(),
@@ -267,7 +270,8 @@ def of_formulas(patient: Patient, train: Draw) -> dict:
     found = losses(patient, patient.raw, train) * weights_of(patient, train.t)
     tried = {k: slipped_loss(patient, patient.raw, train, s) for k, s in SLIPS.items()}
     tried.pop(f"target {patient.model.target.name}", None)
-    return {"computed": found.mean().item(), "slips": tried}
+    early = by_band(found)[: BANDS // 2].mean().item()
+    return {"computed": found.mean().item(), "slips": tried | {"early only": early}}
 
 
 def of_data(patient: Patient) -> dict:
@@ -431,9 +435,11 @@ def formula(found: Examined) -> Finding | None:
         return None
     if found.computed <= LIMITS["computed over last"] * found.last:
         return None
-    name, value = min(found.slips.items(), key=lambda pair: pair[1] / found.last)
+    name, value = min(
+        found.slips.items(), key=lambda pair: abs(log(pair[1] / found.last))
+    )
     known = value <= LIMITS["slip over last"] * found.last
-    guess = SLIPS[name].says if known else "which, is not known"
+    guess = (SLIPS | {"early only": EARLY})[name].says if known else "not a known slip"
     return Finding(
         name if known else "formula",
         f"the log ends with a loss of {found.last:.4f}, the weights have "
@@ -460,16 +466,16 @@ def average(found: Examined) -> Finding | None:
 
 def learning_failed(found: Examined) -> bool:
     """Whether the loss has hardly come down since the first row."""
-    return found.last is not None and not (
-        found.last <= LIMITS["last over first"] * found.first
-    )
+    if found.last is None or isnan(found.first):
+        return False
+    return not found.last <= LIMITS["last over first"] * found.first
 
 
 def learning(found: Examined) -> Finding | None:
     over = (found.held_out / found.linear).median().item()
     if learning_failed(found) or (found.rough or 0) > LIMITS["rough"]:
         wild = not isfinite(found.last) or found.rough > LIMITS["rough"]
-        wild = wild or found.last > 1.2 * found.first
+        wild = wild or found.last > 1.2 * found.first  # False for NaN
         return Finding(
             "rate too high" if wild else "does not learn",
             f"the loss began at {found.first:.3f} and ends at {found.last:.3f}, with "
@@ -496,8 +502,8 @@ def timesteps(found: Examined) -> Finding | None:
         return None
     return Finding(
         "timesteps",
-        f"around t = {found.times[worst]:.0f} the loss is {ratio[worst]:.1f} times that "
-        f"of the best linear denoiser, elsewhere {others:.2f} times",
+        f"around t = {found.times[worst]:.0f} the loss is {ratio[worst]:.1f} times "
+        f"that of the best linear denoiser, elsewhere {others:.2f} times",
         "see that training draws t from all of 1..T",
     )
 
@@ -540,3 +546,71 @@ def colours(found: Examined) -> Finding | None:
             "more steps in sampling; train longer",
         )
     return None
+
+
+# Reporting --------------------------------------------------------------------------
+
+
+def report(patient: Patient, found: Examined, findings: list[Finding]) -> str:
+    """Put an examination into words: the findings, and what was measured."""
+    lines = [f"{patient.name}: " + ("healthy, nothing found" if not findings else "")]
+    for number, finding in enumerate(findings, 1):
+        lines += [f"{number}. {finding.name}: {finding.says}.", f"   {finding.do}."]
+    over = (found.held_out / found.linear).tolist()
+    lines += ["", "held-out loss over that of the best linear denoiser, by timestep:"]
+    pairs = zip(found.times, over, strict=True)
+    lines.append("  " + ", ".join(f"{t:.0f}: {ratio:.2f}" for t, ratio in pairs))
+    ratio = (found.held_out.mean() / found.train.mean()).item()
+    lines += [
+        f"held-out over training loss: {ratio:.2f}; samples' distance to training "
+        f"images over held-out images': {found.near:.2f}",
+        f"tint {found.tint:.2f}, contrast {found.contrast:.2f}, largest output "
+        f"{found.largest:,.1f}, brightness left at T {found.leak:.2f} std",
+    ]
+    if found.last:
+        lines.append(
+            f"the log's last loss {found.last:.4f}, over the quarter before "
+            f"{found.falling:.2f}; gradient norm {found.grad_norm:.2f} of the bound; "
+            f"{flat_for(patient.log)}"
+        )
+    return "\n".join(lines).strip()
+
+
+def flat_for(log: list[dict]) -> str:
+    """How long the held-out loss has been within 1 % of its last value."""
+    rows = [row for row in log if "held_out" in row]
+    if len(rows) < 2:
+        return "no held-out loss"
+    last = rows[-1]["held_out"]
+    moved = [row["epoch"] for row in rows if row["held_out"] > 1.01 * last]
+    since = rows[-1]["epoch"] - max(moved, default=0)
+    return (
+        f"the held-out loss has been flat for {since:g} of {rows[-1]['epoch']:g} epochs"
+    )
+
+
+def draw_report(found: Examined, path: Path) -> None:
+    """One picture: the losses between their bounds, samples above the nearest image."""
+    from ddpm_core import plots  # an extra
+
+    plots.use_style()
+    import matplotlib.pyplot as plt
+    from torchvision.utils import make_grid
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    curves = {
+        "best linear denoiser": (found.linear, "--"),
+        "held-out images": (found.held_out, "o-"),
+        "training images": (found.train, "s-"),
+        "least possible, training images": (found.least, ":"),
+    }
+    for name, (values, style) in curves.items():
+        left.plot(found.times, values.clamp(min=1e-4), style, label=name)
+    left.set(xlabel="timestep $t$", ylabel="loss", yscale="log")
+    left.legend(fontsize="small")
+    grid = make_grid(torch.cat([found.samples, found.nearest]), nrow=8, padding=1)
+    right.imshow(grid.permute(1, 2, 0).add(1).div(2).clamp(0, 1))
+    right.set_title("samples, and below each its nearest training image")
+    right.axis("off")
+    fig.savefig(path, dpi=110)
+    plt.close(fig)

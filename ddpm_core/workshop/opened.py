@@ -1,6 +1,7 @@
 """Trained models in all the forms they come in: weights, a run's folder, a LoRA."""
 
 from dataclasses import replace
+from os.path import isfile  # unlike a Path's, it takes names that no file can have
 from pathlib import Path
 
 import torch
@@ -23,8 +24,7 @@ from ddpm_core.workshop.presets import Preset, training_of
 def is_run(name: str | Path) -> bool:
     """Whether that is the folder of a run, and not of weights."""
     folder = Path(name)
-    has = (folder / "config.json").is_file(), (folder / "card.json").is_file()
-    return has == (True, False)
+    return isfile(folder / "config.json") and not isfile(folder / "card.json")
 
 
 def open_model(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ddpm_core.clip import CLIP
 from ddpm_core.datasets.atomic import written_file
 from ddpm_core.datasets.images import (
     check_picture,
@@ -19,6 +20,7 @@ from ddpm_core.samplers import SAMPLERS, SPACINGS
 from ddpm_core.workshop.commands.common import GUIDANCE, TEXT_MODEL
 from ddpm_core.workshop.evaluation import draw_samples, draw_strips
 from ddpm_core.workshop.opened import open_model
+from ddpm_core.workshop.wording import check_words
 
 STAGES = 9  # of a strip
 
@@ -111,6 +113,8 @@ def requested(
             )
             raise ValueError(f"{flag} has no effect: this model {kind}")
     texts = prompt or label or []
+    if isinstance(model.encoder, CLIP):
+        check_words([*texts, negative or ""], model.encoder.tokenizer.words)
     if not config.conditional:
         for flag, given in (("--scale", scale), ("--negative", negative)):
             if given is not None:

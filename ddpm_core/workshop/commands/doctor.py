@@ -1,0 +1,40 @@
+"""`ddpm doctor`: is a run healthy, and what is to be done?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm_core.datasets.atomic import written_file
+from ddpm_core.datasets.images import check_picture
+from ddpm_core.workshop.doctor import (
+    diagnose,
+    draw_report,
+    examine,
+    patient_of,
+    report,
+)
+
+
+def doctor(
+    run: Annotated[str, typer.Argument(help="a run's folder, or weights")],
+    data: Annotated[str, typer.Option(help="packed folder of the data, if moved")] = "",
+    out: Annotated[Path, typer.Option(help="the picture to write")] = Path(
+        "doctor.png"
+    ),
+) -> None:
+    """Say whether a run is healthy, and what to do.
+
+    Its loss at each timestep is compared with what the data allow; besides: range of
+    the data, signal left at T, averaged weights, copies, tints, overflow.
+    """
+    check_picture(out)
+    patient = patient_of(run, data)
+    found = examine(patient)
+    findings = diagnose(found, latent=bool(patient.model.latent))
+    typer.echo(report(patient, found, findings))
+    with written_file(out) as new:
+        draw_report(found, new)
+    typer.echo(f"picture: {out}")
+    if findings:
+        raise typer.Exit(1)

@@ -1,0 +1,61 @@
+"""The doctor names what is wrong with a run, and leaves healthy ones alone."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sick_runs import HEALTHY, SICK, Ward
+from test_cli import ddpm
+
+from ddpm_core.workshop.doctor import (
+    diagnose,
+    draw_report,
+    examine,
+    flat_for,
+    patient_of,
+    report,
+)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory) -> Ward:
+    return Ward(tmp_path_factory.mktemp("ward"))
+
+
+def names(folder: Path) -> list[str]:
+    patient = patient_of(folder)
+    return [finding.name for finding in diagnose(examine(patient))]
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_what_is_wrong_is_named_first(ward, name):
+    assert names(SICK[name](ward))[:1] == [name]
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_run_is_left_alone(ward, name):
+    assert names(HEALTHY[name](ward)) == []
+
+
+def test_a_report_says_it_in_words_and_a_picture(ward, tmp_path):
+    patient = patient_of(ward.base)
+    found = examine(patient)
+    said = report(patient, found, diagnose(found))
+    assert "healthy, nothing found" in said and "held-out loss over that" in said
+    draw_report(found, tmp_path / "doctor.png")
+    assert Image.open(tmp_path / "doctor.png").size[0] > 600
+    assert (found.least <= found.linear).all()  # the bounds do not cross
+
+
+def test_it_is_a_command(ward, tmp_path):
+    out = tmp_path / "look.png"
+    done = ddpm("doctor", SICK["range"](ward), "--out", out)
+    assert done.returncode == 1 and out.exists()
+    assert "1. range: nearly all pixels lie between 0.0" in done.stdout
+
+
+def test_how_long_the_loss_has_been_flat():
+    losses = [0.5, 0.3, 0.2005, 0.2]
+    log = [{"epoch": i + 1, "held_out": loss} for i, loss in enumerate(losses)]
+    assert flat_for(log) == "the held-out loss has been flat for 2 of 4 epochs"
+    assert flat_for(log[:1]) == "no held-out loss"
