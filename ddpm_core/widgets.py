@@ -91,16 +91,18 @@ def frame_slider(
     *,
     name: str = "t",
     interval: int = 300,
+    start: int = 0,
 ) -> VBox:
     """Return a slider and a play button that choose one of `frames`, pieces of HTML.
 
     `labels` are what the slider shows at each frame, `interval` the milliseconds
-    between frames while it plays. It works in the built page, without Python. Raises
-    ValueError unless there is one label for each frame.
+    between frames while it plays, `start` the frame that is shown first. It works in
+    the built page, without Python. Raises ValueError unless there is one label for each
+    frame.
     """
     if len(frames) != len(labels):
         raise ValueError(f"{len(frames)} frames need as many labels, got {len(labels)}")
-    controls, slider = _controls(labels, name, interval)
+    controls, slider = _controls(labels, name, interval, start)
     return VBox([controls, _stack(frames, slider)])
 
 
@@ -110,16 +112,18 @@ def choice_slider(
     *,
     name: str = "t",
     interval: int = 300,
+    start: int = 0,
 ) -> VBox:
     """Return rows of buttons, and a slider as in `frame_slider`, that choose a frame.
 
     `frames`: for the text of each button, one piece of HTML for each of `labels`, or
     again such a mapping, for a second row of buttons under the first. All the mappings
     of a row have the same buttons. The slider stays where it is when another button is
-    pressed. It works in the built page, without Python. Raises ValueError for no
-    button, unequal buttons in a row, and too few or too many frames. Chapters 09, 10.
+    pressed; `start` is where it begins. It works in the built page, without Python.
+    Raises ValueError for no button, unequal buttons in a row, and too few or too many
+    frames. Chapters 09, 10.
     """
-    controls, slider = _controls(labels, name, interval)
+    controls, slider = _controls(labels, name, interval, start)
     rows: list[ToggleButtons] = []
     stack = _choice(frames, len(labels), slider, rows, depth=0)
     return VBox([*rows, controls, stack])

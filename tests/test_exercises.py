@@ -38,6 +38,11 @@ def wrong_answers(chapter: str) -> dict:
     return importlib.import_module(f"wrong_answers.{chapter}").WRONG
 
 
+def right_answers(chapter: str) -> dict:
+    module = importlib.import_module(f"wrong_answers.{chapter}")
+    return getattr(module, "RIGHT", {})
+
+
 @cache
 def outcomes(chapter: str, check: str) -> list:
     """What a check answers to each of its wrong answers; each is run once."""
@@ -81,6 +86,13 @@ EVERY_MISTAKE = [
     for number, (_, hint) in enumerate(wrong_answers(chapter)[name])
 ]
 
+OTHER_WAYS = [
+    (chapter, check, number)
+    for chapter in BOOK
+    for check, answers in right_answers(chapter).items()
+    for number in range(len(answers))
+]
+
 
 @pytest.mark.parametrize(("chapter", "check"), EVERY_CHECK)
 def test_stub_is_not_attempted(chapter, check, monkeypatch, capsys):
@@ -120,8 +132,15 @@ def test_mistakes_get_different_hints(chapter, check):
     assert len(set(hints)) == len(hints)
 
 
+@pytest.mark.parametrize(("chapter", "check", "number"), OTHER_WAYS)
+def test_other_ways_to_be_right_pass(chapter, check, number):
+    result = getattr(checks_of(chapter), check)(right_answers(chapter)[check][number])
+    assert result.status == "passed", result.message
+
+
 @pytest.mark.parametrize("chapter", BOOK)
 def test_no_wrong_answers_without_a_check(chapter):
+    assert set(right_answers(chapter)) <= set(check_names(chapter))
     assert set(wrong_answers(chapter)) == set(check_names(chapter))
 
 

@@ -454,6 +454,17 @@ def test_another_runs_folder_is_refused(packed, tmp_path):
     assert Preset.from_dict(config) == tiny(packed)
 
 
+def test_loose_captions_are_told_where_they_are_asked_for(tiny_clip):
+    preset = tiny(
+        "toy-cars", size=16, drawn=40, text=tiny_clip, flip=False, pooled=16,
+        context=16, loose=True,
+    )  # fmt: skip
+    split = load_split(preset)
+    cars = draw_toy_cars(40 + preset.held_out, size=16, seed=preset.seed)
+    assert [split.captions[i] for i in split.caption] == cars.loose_captions(0)
+    assert Preset.from_dict(preset.to_dict()).loose
+
+
 def test_data_that_do_not_fit_are_refused(packed, tmp_path):
     with pytest.raises(ValueError, match="16 pixels wide, the run's are 32"):
         load_split(tiny(packed, size=32))
@@ -461,6 +472,8 @@ def test_data_that_do_not_fit_are_refused(packed, tmp_path):
         load_split(tiny(packed, held_out=36))
     with pytest.raises(ValueError, match="absent is for toy cars"):
         load_split(tiny(packed, absent=("red",)))
+    with pytest.raises(ValueError, match="loose is for toy cars"):
+        load_split(tiny(packed, loose=True))
     text = {"text": "clip", "pooled": 4}
     with pytest.raises(ValueError, match="has no classes to make captions of"):
         load_split(tiny(packed, **text))

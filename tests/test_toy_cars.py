@@ -338,3 +338,46 @@ def test_processes_that_draw_end_when_their_parent_is_killed():
     # They hold the other end of this pipe: it ends when the last of them has ended.
     assert parent.stdout.read() == b""
     parent.wait()
+
+
+# --- loose captions ---
+
+
+def test_loose_captions_name_each_attribute_as_often_as_promised(many):
+    captions = many.loose_captions(1)
+    n = len(captions)
+    for name, values in ATTRIBUTES.items():
+        named = 0
+        for caption_, i in zip(captions, many.attribute(name), strict=True):
+            ways = toy_cars.WORDINGS.get(name, {}).get(values[i], (values[i],))
+            named += any(re.search(rf"\b{way}\b", caption_) for way in ways)
+        share = toy_cars.NAMED[name]
+        assert abs(named - n * share) < 4.5 * np.sqrt(n * share * (1 - share)), name
+
+
+def test_loose_captions_say_nothing_wrong(many):
+    ways = {
+        (name, value): toy_cars.WORDINGS.get(name, {}).get(value, (value,))
+        for name, values in ATTRIBUTES.items()
+        for value in values
+    }
+    rows = zip(many.attributes, many.loose_captions(1), strict=True)
+    for attributes, text in rows:
+        rest = f" {text} "
+        for (name, values), i in zip(ATTRIBUTES.items(), attributes, strict=True):
+            for way in sorted(ways[name, values[i]], key=len, reverse=True):
+                rest = rest.replace(f" {way} ", "  ")
+        assert set(rest.split()) <= {"a", "an", "car"}, text
+
+
+def test_loose_captions_depend_on_the_seed_alone_and_use_every_wording(many):
+    captions = many.loose_captions(1)
+    assert captions == many.loose_captions(1) != many.loose_captions(2)
+    assert many.captions == draw_toy_cars(800, size=16).captions  # not touched
+    for values in toy_cars.WORDINGS.values():
+        for ways in values.values():
+            assert all(any(way in text for text in captions) for way in ways)
+
+
+def test_loose_captions_fit_the_text_encoder(many):
+    assert max(len(text.split()) for text in many.loose_captions(1)) <= 14

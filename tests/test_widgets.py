@@ -109,6 +109,16 @@ def test_choice_and_slider_move_frames_in_the_browser():
     assert {w.selected_index for w in (outer, *stacks)} == {0}
 
 
+def test_sliders_begin_where_they_are_told_to():
+    for view in (
+        widgets.frame_slider(["<p>0</p>", "<p>1</p>"], ["0", "1"], start=1),
+        widgets.choice_slider({"a": ["<p>0</p>", "<p>1</p>"]}, ["0", "1"], start=1),
+    ):
+        (slider,), (play,) = inside(view, SelectionSlider), inside(view, Play)
+        assert slider.index == play.value == 1
+        assert inside(view, Stack)[-1].selected_index == 1
+
+
 def test_rows_of_choices_are_nested():
     frames = {c: {b: [f"{c} {b} {k}" for k in "01"] for b in "xyz"} for c in "pq"}
     view = widgets.choice_slider(frames, ["0", "1"])

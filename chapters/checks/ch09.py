@@ -19,6 +19,11 @@ from ddpm_core.samplers import DPMSolverPP2M, ddim_step, last, sample
 from ddpm_core.schedules import cosine_schedule, linear_schedule
 
 
+def _untouched(tensors: list[torch.Tensor], before: list[torch.Tensor]) -> None:
+    same = all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
+    expect(same, "your function changes a tensor that it was given: make a new one")
+
+
 @exercise
 def check_even_times(even_times):
     """steps + 1 whole numbers from T down to 0."""
@@ -32,26 +37,26 @@ def check_even_times(even_times):
             expect(False, f"{where} return a list of numbers, not {times!r}")
         reject(
             times == sorted(times) and len(times) > 1,
-            f"{where} your times rise: a sampler starts at T and walks down to 0",
+            f"{where} your timesteps rise: a sampler starts at T and ends at 0",
         )
         reject(
             len(times) == steps and times[-1] != 0,
-            f"{where} the last time is {times[-1]:g}: without the step to 0 there is "
-            "still noise in the picture",
+            f"{where} the last timestep is {times[-1]:g}: without the step to 0 there "
+            "is still noise in the image",
         )
         reject(
             times[0] != T,
             f"{where} you start at t = {times[0]:g}, not at T: x_T is pure noise, and "
-            "the network would be told that it is less",
+            "the network would expect less",
         )
-        reject(times[-1] != 0, f"{where} the last time must be 0, not {times[-1]:g}")
+        reject(times[-1] != 0, f"{where} the last must be 0, not {times[-1]:g}")
         reject(
             any(t != round(t) for t in times),
-            f"{where} not all times are whole numbers: the model knows no others",
+            f"{where} not all are whole numbers: the model knows no others",
         )
         expect(
             len(times) == steps + 1,
-            f"{where} there must be {steps + 1} times, you have {len(times)}: each "
+            f"{where} there must be {steps + 1} timesteps, you have {len(times)}: each "
             "step has two ends",
         )
         strides = [t - u for t, u in pairwise(times)]
@@ -60,17 +65,20 @@ def check_even_times(even_times):
             f"{where} the strides are between {min(strides):g} and {max(strides):g}: "
             "as even as whole numbers allow, they differ by 1 at most",
         )
-    return "both ends, the number of times and even strides in five cases"
+    return "both ends, the number of timesteps and even strides in five cases"
 
 
 @exercise
 def check_ddim_from_eps(ddim_from_eps):
     """x_u from x_t and eps_hat without new noise."""
-    x0, eps = random_numbers(2, 3, 4, 4), random_numbers(2, 3, 4, 4, seed=1)
-    for t, u in ((0.1, 0.3), (0.5, 0.9), (0.7, 1.0)):
+    cases = ((0.1, 0.3, (2, 3, 4, 4)), (0.5, 0.9, (5,)), (0.7, 1.0, (1, 2)))
+    for t, u, shape in cases:
+        x0, eps = random_numbers(*shape), random_numbers(*shape, seed=1)
         ab_t, ab_u = (torch.tensor(v, dtype=torch.float64) for v in (t, u))
         x_t = ab_t.sqrt() * x0 + (1 - ab_t).sqrt() * eps
+        given, before = [x_t, eps], [x_t.clone(), eps.clone()]
         result = expect_tensor(ddim_from_eps(x_t, eps, ab_t, ab_u), x0.shape)
+        _untouched(given, before)
         where = f"from alpha_bar_t = {t} to alpha_bar_u = {u}"
         reject(
             close(result, x0) and u < 1,
@@ -90,6 +98,11 @@ def check_ddim_from_eps(ddim_from_eps):
             close(result, ab_u.sqrt() * x0 + (1 - ab_t).sqrt() * eps),
             f"{where} the image has the strength of u, but the noise still that of t",
         )
+        reject(
+            close(result, ab_u * x0 + (1 - ab_u).sqrt() * eps) and u < 1,
+            f"{where} the image has the factor alpha_bar_u, a variance: is a root "
+            "missing?",
+        )
         unscaled = ab_u.sqrt() * (x_t - (1 - ab_t).sqrt() * eps)
         reject(
             close(result, unscaled + (1 - ab_u).sqrt() * eps),
@@ -108,7 +121,8 @@ def check_ddim_from_eps(ddim_from_eps):
 def check_mixed_step(mixed_step):
     """The DDIM step for any eta: the bug clinic."""
     schedule = cosine_schedule(50)
-    x, x0_hat, noise = (random_numbers(20_000, seed=k) for k in range(3))
+    x, x0_hat, noise = (random_numbers(5000, 2, 2, seed=k) for k in range(3))
+    given, before = [x, x0_hat, noise], [v.clone() for v in (x, x0_hat, noise)]
     zero = torch.zeros_like(x)
     for t, u in ((50, 40), (30, 25), (10, 0)):
         ab_t, ab_u = schedule.alpha_bar[t], schedule.alpha_bar[u]
@@ -118,6 +132,7 @@ def check_mixed_step(mixed_step):
             right = ddim_step(schedule, x, x0_hat, t, u, noise, eta=eta)
             result = mixed_step(x, x0_hat, ab_t, ab_u, eta, noise)
             result = expect_tensor(result, x.shape)
+            _untouched(given, before)
             kept = mixed_step(x, x0_hat, ab_t, ab_u, eta, zero) - ab_u.sqrt() * x0_hat
             drawn = result - kept - ab_u.sqrt() * x0_hat
             if eta == 0:
@@ -158,7 +173,7 @@ def check_mixed_step(mixed_step):
                 close(result, right),
                 f"{where} the step is not the one of equations (3) and (4)",
             )
-    return "three steps: eta = 0 draws nothing, and each eta keeps the law at u"
+    return "three steps: eta = 0 draws nothing, and each eta keeps the variance at u"
 
 
 @exercise
@@ -178,12 +193,20 @@ def check_slerp(slerp):
             inside
             and close(result.norm(), x.norm())
             and close(result / result.norm(), line / line.norm()),
-            f"{where} you stretch the straight line to the shell: then the walker is "
+            f"{where} you stretch the straight line to the shell: then the pace is "
             "faster in the middle than at the ends",
         )
         reject(
             close(result, (1 - f) * other + f * x) and f != 0.5,
             f"{where} the ends are swapped: f = 0 is the first",
+        )
+        apart = F.cosine_similarity(x.flatten(1), other.flatten(1)).acos()
+        apart = apart[:, None, None]
+        by_sample = ((1 - f) * apart).sin() * x + (f * apart).sin() * other
+        reject(
+            inside and close(result, by_sample / apart.sin()),
+            f"{where} you take an angle for each entry of the first dimension, as in a "
+            "batch: the two tensors are one long vector each",
         )
         rows = F.cosine_similarity(x, other, dim=-1).acos()[..., None]
         by_rows = ((1 - f) * rows).sin() * x + (f * rows).sin() * other
@@ -219,44 +242,67 @@ def check_slerp(slerp):
             f"a third of the way along an arc of {angle} is an angle of "
             f"{angle / 3:.2f}, not {reached.clamp(-1, 1).acos():.2f}",
         )
+    theta = F.cosine_similarity(x.flatten(), other.flatten(), dim=0).acos()
+    right = (0.75 * theta).sin() * x + (0.25 * theta).sin() * other
+    expect(
+        close(slerp(x, other, 0.25), right / theta.sin()),
+        "two vectors of one length are right, two of different lengths are not: "
+        "equation (12) weighs both as they are",
+    )
     return "both ends, the length along the way, and even pace on three arcs"
 
 
 @exercise
 def check_encode(encode):
-    """The deterministic walk from a picture to its noise."""
+    """The deterministic sampler upwards, from an image to its noise."""
     schedule = cosine_schedule(1000)
     ab, s2 = schedule.alpha_bar, 0.25
 
-    def denoise(x, t):
+    asked = []
+
+    def denoise(x, t, ab=ab):
+        asked.append(t)
         seen = ab[t].view(-1, *[1] * (x.ndim - 1))
         return seen.sqrt() * s2 / (seen * s2 + 1 - seen) * x
 
     x = 0.5 * random_numbers(50, 2)
     times = list(range(1, 1001))
+    before = x.clone()
     result = expect_tensor(encode(denoise, x, ab, times), x.shape)
+    _untouched([x], [before])
+    reject(
+        close(result, x) and not asked,
+        "you return the image, and the denoiser was never called: does the loop run?",
+    )
+    reject(
+        close(result, x) and len(asked) == 1,
+        "you return the image after one call of the denoiser: does each step give x a "
+        "new value?",
+    )
     reject(
         close(result, x),
-        "you return the picture: does the loop run, and does it give x a new value?",
+        "you return the image, although the denoiser was called: do you take noise off "
+        "and put it on with the alpha_bar of one and the same timestep? x is at t, and "
+        "goes to u",
     )
     gain = (result * x).sum() / x.square().sum()
     reject(
         bool((result - gain * x).square().mean() > 0.1 * result.square().mean()),
-        "the same picture should have one x_T, but yours comes by chance: no noise is "
+        "the same image should have one x_T, but yours comes by chance: no noise is "
         "drawn on the way up either, the old is kept",
     )
     reject(
         bool(gain > 10),
-        f"the picture has been blown up by a factor of {gain:.0f}: eps_hat is all the "
+        f"the image has been blown up by a factor of {gain:.0f}: eps_hat is all the "
         "noise in x_t, and the step takes it for new noise. Start from x0_hat",
     )
     reject(
         close(gain, 0.5, 0.05),
-        "the picture has been halved, as on the way down: walk up `times` as they are",
+        "the image has been halved, as on the way down: take `times` as they are",
     )
     reject(
         bool(gain < 0.1),
-        f"the picture has been turned down by a factor of {gain:.3f}: the noise that "
+        f"the image has been scaled down by a factor of {gain:.3f}: the noise that "
         "belongs to u must be added, not only the image scaled",
     )
     expect(
@@ -272,18 +318,31 @@ def check_encode(encode):
         by_hand = ab[u].sqrt() * x0_hat + (1 - ab[u]).sqrt() * eps_hat
     expect(
         close(code, by_hand),
-        "with 1000 steps the walk arrives, with 20 it differs from equation (3): does "
-        "each step ask the denoiser at t, where x is, and go to u?",
+        "with 1000 steps the run arrives, with 20 it differs from equation (3): does "
+        "each step call the denoiser at t, where x is, and go to u?",
+    )
+    other = linear_schedule(1000).alpha_bar
+    code = encode(partial(denoise, ab=other), x, other, times)
+    expect(
+        close(code, 2 * x, 0.1),
+        "under another schedule the image does not arrive at its noise: do you take "
+        "alpha_bar from the argument?",
+    )
+    images = random_numbers(2, 3, 4, 4)
+    shape = encode(denoise, images, ab, few).shape
+    expect(
+        shape == images.shape,
+        f"two images of the shape (2, 3, 4, 4) come back as {tuple(shape)}",
     )
     step = partial(ddim_step, schedule)
     times = [*range(1000, -1, -1)]
     back = last(sample(denoise, step, result, times))
     expect(
         close(back, x, 0.05),
-        "1000 steps up and 1000 down should come back to the picture; yours comes back "
+        "1000 steps up and 1000 down should come back to the image; yours comes back "
         f"with the factor {(back / x).mean():.2f}",
     )
-    return "each number arrives at its quantile of the noise, and finds back"
+    return "each number arrives at its quantile of the noise, and comes back"
 
 
 @exercise
@@ -292,6 +351,7 @@ def check_second_order_step(second_order_step):
     schedule = linear_schedule(200, 1e-3, 0.1)
     ab = schedule.alpha_bar
     x, x0_hat, old = (random_numbers(3, 5, seed=k) for k in range(3))
+    given, copies = [x, x0_hat, old], [v.clone() for v in (x, x0_hat, old)]
     for before, t, u in ((200, 150, 90), (100, 50, 40), (60, 50, 10)):
         args = ab[before], ab[t], ab[u]
         where = f"from t = {t} to u = {u} with the step before at {before}"
@@ -312,6 +372,7 @@ def check_second_order_step(second_order_step):
             f"{where}: where the answer has not moved, the step must be DDIM's",
         )
         result = expect_tensor(second_order_step(x, x0_hat, old, *args), x.shape)
+        _untouched(given, copies)
         reject(
             close(result, still),
             f"{where} you do not use the old answer: this is DDIM",
@@ -321,7 +382,7 @@ def check_second_order_step(second_order_step):
         want = h / h_before / 2
         reject(
             close(slope, h_before / h / 2) and not close(slope, want),
-            f"{where} the ratio of the strides is upside down: a longer step goes "
+            f"{where} the ratio of the step lengths is upside down: a longer step goes "
             "further along the line",
         )
         reject(
@@ -336,12 +397,12 @@ def check_second_order_step(second_order_step):
         in_shares = (ab[u] - ab[t]) / (ab[t] - ab[before]) / 2
         reject(
             close(slope, in_shares, 1e-6),
-            f"{where} you measure the strides in alpha_bar: the clock is lambda",
+            f"{where} you measure the steps in alpha_bar: the clock is lambda",
         )
         reject(
             close(slope, (h / (1 - (-h).exp()) - 1) / h_before),
             f"{where} you integrate the line exactly, which is right too, but not 2M: "
-            "it has half a stride, equation (11)",
+            "it goes half a step along the line, equation (11)",
         )
         expect(
             close(slope, want),
@@ -352,4 +413,4 @@ def check_second_order_step(second_order_step):
         solver(x, old, before, t, torch.zeros_like(x))
         library = solver(x, x0_hat, t, u, torch.zeros_like(x))
         expect(close(result, library), f"{where} the library's step is another")
-    return "DDIM where nothing moves, half a stride along the line, and the library"
+    return "DDIM where nothing moves, half a step along the line, and the library"

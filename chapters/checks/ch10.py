@@ -60,7 +60,7 @@ def check_guide(guide):
         library = guided(lambda x, t: cond, lambda x, t: uncond, scale)
         expect(
             close(result, library(cond, torch.ones(2).long())),
-            f"{where} the library says another",
+            f"{where} the library gives another answer",
         )
     return "scales 0, 1, 1.5, 3 and 8, and the library"
 
@@ -115,7 +115,9 @@ def check_contrast(contrast):
     logits = scale * images @ texts.T
     own = torch.arange(6)
     rows, columns = F.cross_entropy(logits, own), F.cross_entropy(logits.T, own)
+    given, before = [images, texts], [images.clone(), texts.clone()]
     result = expect_tensor(contrast(images, texts, scale), ())
+    _untouched(given, before)
     plain = contrast(images, images.roll(1, 0), scale)
     reject(
         close(result, rows),
@@ -157,6 +159,16 @@ def check_contrast(contrast):
         close(result, contrastive_loss(images, texts, scale)),
         f"the loss of six pairs must be {(rows + columns) / 2:.4f}, not {result:.4f}",
     )
+    expect(
+        close(contrast(images, texts, 2.0), contrastive_loss(images, texts, 2.0)),
+        "with another `scale` the loss is wrong: take the factor from the argument",
+    )
+    leaf = images.clone().requires_grad_()
+    expect(
+        contrast(leaf, texts, scale).requires_grad,
+        "the loss has no gradient, so that nothing can be trained with it: compute it "
+        "with tensors to the end",
+    )
     return "six pairs, pairs that are mixed up, and log b where nothing is known"
 
 
@@ -171,7 +183,9 @@ def check_word_shares(word_shares):
         "your shares sum to 1 over the positions: each position divides its own "
         "attention among the words",
     )
+    given, before = [q, k, mask], [q.clone(), k.clone(), mask.clone()]
     shares = expect_tensor(word_shares(q, k, mask), (2, 9, 5))
+    _untouched(given, before)
     logits = q @ k.transpose(1, 2)
     reject(
         bool((shares[1, :, :3].abs() < 1e-9).all()),
@@ -202,6 +216,12 @@ def check_word_shares(word_shares):
     expect(
         close(shares, hidden),
         "they sum to 1, but are not softmax(q k^T / sqrt(d)) over the words",
+    )
+    wide = [random_numbers(1, n, 9, seed=n) for n in (3, 6)]
+    six = torch.ones(1, 6, dtype=torch.bool)
+    expect(
+        close(word_shares(*wide, six), (wide[0] @ wide[1].mT / 3).softmax(2)),
+        "with d = 9 the shares are wrong: take d from the shape of q",
     )
     layer = CrossAttention(4, context=4, heads=1, groups=1).double()
     x, cond = random_numbers(2, 4, 3, 3, seed=5), Condition(k[:, 0], k, mask)
@@ -268,6 +288,11 @@ def check_drop_classes(drop_classes):
         max(per_class) - min(per_class) < 0.03,
         "some classes are dropped more often than others",
     )
+    five = drop_classes(classes, 5, share, torch.Generator().manual_seed(0))
+    expect(
+        set(five.tolist()) == {0, 1, 2, 5},
+        "where `empty` is 5, what is dropped must become 5",
+    )
     expect(
         torch.equal(dropped(0, 0.0), before) and bool((dropped(0, 1.0) == empty).all()),
         "a share of 0 must keep all, a share of 1 drop all",
@@ -297,6 +322,12 @@ def check_both(both):
             "you take away uncond once, but there are two differences: where both "
             "conditions say nothing, the answer must be uncond",
         )
+        g = u + 3 * (a - u)
+        reject(
+            close(both(a, b, u, 3.0), g + 3 * (b - g)),
+            "you guide an answer that is guided already: the second push starts "
+            "from the first: both differences are taken to uncond",
+        )
         expect(
             close(silent, u),
             "where both conditions say nothing (a = b = uncond) the answer must be "
@@ -324,5 +355,17 @@ def check_both(both):
         expect(
             close(both(a, u, u, 3.0), u + 3 * (a - u)),
             "where b says nothing, it must be plain guidance towards a",
+        )
+        reject(
+            close(both(u, b, u, 3.0), u + 9 * (b - u)),
+            "the second condition is strengthened by the square of `scale`",
+        )
+        expect(
+            close(both(u, b, u, 3.0), u + 3 * (b - u)),
+            "where a says nothing, it must be plain guidance towards b",
+        )
+        expect(
+            close(both(a, b, u, 2.5), u + 2.5 * (a - u) + 2.5 * (b - u)),
+            "at scale 2.5 the two pushes must add up",
         )
     return "exact for two conditions at once, and plain guidance where one is silent"

@@ -41,6 +41,25 @@ NEVER_TRAINED = (
 )
 """What the text models are trained without, to see whether they compose. Chapter 10."""
 
+WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "body": {"pickup truck": ("pickup truck", "pickup", "truck")},
+    "facing": {side: (f"facing {side}", f"pointing {side}") for side in FACINGS},
+    "time": {
+        "day": ("by day", "at day", "in daylight", "in the daytime"),
+        "night": ("at night", "by night", "in the dark"),
+    },
+    "ground": {
+        "road": ("on the road", "on a road"),
+        "grass": ("on grass", "on the grass"),
+        "snow": ("in snow", "in the snow", "on snow"),
+        "sand": ("on sand", "on the sand"),
+    },
+}
+"""Ways to say each value in loose captions; what is missing is said by its name."""
+
+NAMED = {"body": 0.85, "colour": 0.8, "facing": 0.3, "time": 0.6, "ground": 0.5}
+"""How often a loose caption names each attribute."""
+
 ALONE = 2000  # so few images are drawn by this process alone
 CHUNK = 250  # images that another process draws at a time
 
@@ -74,6 +93,16 @@ class ToyCars:
         pairs = zip(self.attributes, self.mentions, strict=True)
         return [caption(row, ground=bool(g), facing=bool(f)) for row, (g, f) in pairs]
 
+    def loose_captions(self, seed: int = 0) -> list[str]:
+        """A sentence for each car that leaves attributes out and varies its words.
+
+        The sentences depend on the seed and on each car's place and attributes.
+        Chapter 10.
+        """
+        rngs = (np.random.default_rng([seed, i]) for i in range(len(self)))
+        rows = zip(self.attributes, rngs, strict=True)
+        return [loose_caption(row, rng) for row, rng in rows]
+
 
 def caption(
     attributes: Int64[np.ndarray, " 5"], *, ground: bool = False, facing: bool = False
@@ -95,6 +124,26 @@ def caption(
         words.append(f"facing {side}")
     words.append("at night" if time == "night" else "by day")
     return " ".join(words)
+
+
+def loose_caption(attributes: Int64[np.ndarray, " 5"], rng: np.random.Generator) -> str:
+    """Put some attributes of a row into words, as people do: 'truck on snow by night'.
+
+    Each is named as often as `NAMED` says, in one of its `WORDINGS`; a car without a
+    body is a car; what follows the noun comes in any order. Chapter 10.
+    """
+    said = {}
+    for (name, values), i in zip(ATTRIBUTES.items(), attributes, strict=True):
+        ways = WORDINGS.get(name, {}).get(values[i], (values[i],))
+        way = ways[rng.integers(len(ways))]
+        if rng.random() < NAMED[name]:
+            said[name] = way
+    noun = [said.pop("colour", ""), said.pop("body", "car")]
+    words = [word for word in noun if word]
+    if rng.random() < 0.8:
+        words.insert(0, "an" if words[0][0] in "aeiouS" else "a")  # an SUV
+    phrases = list(said.values())
+    return " ".join(words + [phrases[i] for i in rng.permutation(len(phrases))])
 
 
 def showing_any(

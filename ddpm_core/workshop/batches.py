@@ -118,11 +118,15 @@ def _load(preset: Preset, workers: int | None) -> Images:
         digest = hashlib.sha256(np.ascontiguousarray(cars.images)).hexdigest()
         kinds = tuple(ATTRIBUTES["body"])
         bodies = cars.attributes[:, list(ATTRIBUTES).index("body")].astype(np.int64)
-        return Images(
-            cars.images, digest, lambda: cars.captions, bodies, kinds, eligible
-        )
+
+        def captions() -> list[str]:
+            return cars.loose_captions(preset.seed) if preset.loose else cars.captions
+
+        return Images(cars.images, digest, captions, bodies, kinds, eligible)
     if preset.absent:
         raise ValueError(f"absent is for toy cars, {preset.data} has no attributes")
+    if preset.loose:
+        raise ValueError(f"loose is for toy cars, {preset.data} has no attributes")
     try:
         packed = PackedImages.open(preset.data)
     except FileNotFoundError as error:

@@ -48,6 +48,9 @@ class Preset:
     absent: tuple[str, ...] = option(
         "toy cars never trained on, as purple+convertible+snow", ()
     )
+    loose: bool = option(
+        "toy cars' captions leave attributes out and vary their words", False
+    )
     labels: bool = option("train on the classes of the data set", False)
     drop: float = option(
         "fraction of conditions dropped in training", 0.1, at_least=0, at_most=1

@@ -118,6 +118,9 @@ def main(
     lr: Annotated[float, typer.Option(help="peak learning rate")] = 2e-3,
     seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
     test: Annotated[int, typer.Option(help="held-out cars to measure on")] = 5_120,
+    loose: Annotated[
+        bool, typer.Option("--loose", help="leave attributes out, vary the words")
+    ] = False,
 ) -> None:
     """Train the CLIP on captioned toy cars, measure it, write weights and card."""
     options = dict(locals())
@@ -125,7 +128,8 @@ def main(
         torch.manual_seed(seed)
         drawn, start = draw_toy_cars(cars, seed=seed), time.perf_counter()
         seen = np.flatnonzero(~showing_any(drawn.attributes, NEVER_TRAINED))
-        images, captions = drawn.images[seen], list(np.array(drawn.captions)[seen])
+        said = drawn.loose_captions(seed) if loose else drawn.captions
+        images, captions = drawn.images[seen], list(np.array(said)[seen])
         length = CLIPConfig.__dataclass_fields__["length"].default
         tokenizer = Tokenizer.of(captions, length)
         tokens = tokenizer(captions)
