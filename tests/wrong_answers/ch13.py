@@ -52,15 +52,18 @@ WRONG = {
         (lambda x, v, ab: tuple(reversed(_turned(x, v, ab))), "wrong order"),
         (lambda x, v, ab: (x + v, x), "turn it back"),
         (
-            lambda x, v, ab: tuple(p for p in _turned(x, -v, ab)),
+            lambda x, v, ab: _turned(x, -v, ab),
             "the sign of v_hat is wrong",
         ),
         (
             lambda x, v, ab: (_turned(x, v, ab)[0], _turned(x, -v, ab)[1]),
             "the sign of v_hat in eps_hat",
         ),
-        (lambda x, v, ab: _divided(x, v, ab), "none by a works at alpha_bar = 0"),
-        (lambda x, v, ab: (_turned(x, v, ab)[0], x), "not at alpha_bar = 0.6"),
+        (lambda x, v, ab: _divided(x, v, ab), "without any division"),
+        (
+            lambda x, v, ab: (_turned(x, v, ab)[0], x),
+            "none by a works at alpha_bar = 0",
+        ),
         (lambda x, v, ab: _turned(x, v, ab)[0], "return a pair"),
     ],
     "check_velocity_weight": [
