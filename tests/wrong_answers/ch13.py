@@ -62,7 +62,7 @@ WRONG = {
         (lambda x, v, ab: _divided(x, v, ab), "without any division"),
         (
             lambda x, v, ab: (_turned(x, v, ab)[0], x),
-            "none by a works at alpha_bar = 0",
+            "none by a works",
         ),
         (lambda x, v, ab: _turned(x, v, ab)[0], "return a pair"),
     ],
@@ -76,7 +76,7 @@ WRONG = {
     "check_on_the_line": [
         (lambda x, ab: (x, 1 - ab), "part of the variance"),
         (lambda x, ab: (x, (1 - ab) ** 0.5), "do not add up to 1"),
-        (lambda x, ab: (x, _share(ab)), "scaled by the same sum"),
+        (lambda x, ab: (x, _share(ab)), "by the same sum"),
         (lambda x, ab: (x, 0.5), "the fraction is not right"),
         (lambda x, ab: x, "return a pair"),
     ],
