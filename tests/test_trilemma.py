@@ -8,7 +8,7 @@ import torch
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, attributes_showing, caption
 from ddpm_core.weights import load_weights
 from ddpm_core.workshop import contenders as trilemma
-from ddpm_core.workshop import guidance
+from ddpm_core.workshop import evaluation, guidance
 from ddpm_core.workshop import tables as measuring
 from ddpm_core.workshop.cards import card_text
 from ddpm_core.workshop.contenders import Contender, load_contender
@@ -82,6 +82,23 @@ def test_a_row_holds_every_measure(trained):
     )
     assert row["attributes"].keys() == ATTRIBUTES.keys()
     json.dumps(row)
+
+
+def test_a_row_is_measured_on_other_features_too(trained):
+    asked = []
+
+    def thumbnails(images):
+        asked.append(len(images))
+        return images[:, 0, ::8, ::8].flatten(1)
+
+    other = measuring.remembering(evaluation.Extractor("thumbnails", thumbnails))
+    contender = load_contender(trained)
+    for calls in (3, 4):  # the real images are remembered, the samples are new
+        row = measuring.measure(contender, "", n=64, seed=0, repeats=0, others=[other])
+        (scores,) = row["other scores"]
+        assert scores["extractor"] == "thumbnails" and scores["n"] == 64
+        assert scores["frechet"] > scores["floor"] > 0
+        assert scores["frechet"] != row["scores"]["frechet"] and len(asked) == calls
 
 
 def test_a_table_is_measured_and_read_back(trained, tmp_path, monkeypatch):

@@ -16,14 +16,22 @@ from checks._feedback import (
 
 @exercise
 def check_start(start):
-    """A photo noised to the starting time."""
+    """An image noised to the starting timestep."""
     x0, eps = random_numbers(2, 3, 4, 4), random_numbers(2, 3, 4, 4, seed=1)
     for ab in (0.64, 0.09, 1.0):
         x = expect_tensor(start(x0, ab, eps), x0.shape)
         right = close(x, sqrt(ab) * x0 + sqrt(1 - ab) * eps)
         reject(
             close(x, x0 + sqrt(1 - ab) * eps) and not right,
-            "the photo keeps its full strength: x_t has less of it",
+            "the image keeps its full strength: x_t has less of it",
+        )
+        reject(
+            close(x, sqrt(ab) * x0 + (1 - ab) * eps) and not right,
+            "the noise has the wrong size: is its root missing?",
+        )
+        reject(
+            close(x, sqrt(ab) * x0) and not right,
+            "there is no noise in it: eps is not used",
         )
         reject(
             close(x, ab * x0 + (1 - ab) * eps) and not right,
@@ -31,8 +39,10 @@ def check_start(start):
         )
         reject(
             close(x, sqrt(1 - ab) * x0 + sqrt(ab) * eps) and not right,
-            "photo and noise have changed places",
+            "image and noise have changed places",
         )
+        again = close(x, start(x0, ab, eps))
+        reject(not again, "two calls differ: take the noise eps, draw none of your own")
         expect(right, f"at alpha_bar = {ab} this is not x_t of equation (1)")
     return "three levels of noise, of which one is none"
 
@@ -41,9 +51,10 @@ def check_start(start):
 def check_put_back(put_back):
     """The known part, noised to time u, beside what was drawn."""
     x_u, x0, noise = (random_numbers(2, 3, 4, 4, seed=i) for i in range(3))
-    keep = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
-    keep[..., :2] = True
-    for ab in (0.36, 0.9, 1.0):
+    columns = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    columns[..., :2] = True
+    own = random_numbers(2, 1, 4, 4, seed=3) > 0  # each image has a mask of its own
+    for ab, keep in ((0.36, columns), (0.9, own), (1.0, columns)):
         x = expect_tensor(put_back(x_u, x0, keep, ab, noise), x0.shape)
         known = sqrt(ab) * x0 + sqrt(1 - ab) * noise
         right = close(x, torch.where(keep, known, x_u))
@@ -53,19 +64,29 @@ def check_put_back(put_back):
         )
         reject(
             close(x, torch.where(keep, x_u, known)),
-            "`keep` is true where the photo is known: it is used upside down",
+            "`keep` is true where the image is known: it is used upside down",
         )
-        reject(close(x, known), "the whole photo comes back: what was drawn is lost")
+        mixed = sqrt(ab) * x0 + (1 - ab) * noise, ab * x0 + (1 - ab) * noise
+        reject(
+            any(close(x, torch.where(keep, m, x_u)) for m in mixed) and not right,
+            "variances are mixed by alpha_bar_u, values by its root",
+        )
+        reject(
+            close(x, sqrt(ab) * torch.where(keep, x0, x_u) + sqrt(1 - ab) * noise)
+            and not right,
+            "what was drawn is at the noise level of u already: noise x0 alone",
+        )
+        reject(close(x, known), "the whole image comes back: what was drawn is lost")
         expect(right, f"at alpha_bar_u = {ab} this is not equation (2)")
-    return "three levels of noise, on both sides of the mask"
+    return "three levels of noise, on both sides of two masks"
 
 
 @exercise
 def check_seam(seam):
     """The mean step of brightness across the border of a mask."""
-    keep = torch.zeros(6, 6, dtype=torch.bool)
-    keep[:3, :4] = True
-    x = random_numbers(2, 3, 6, 6)
+    keep = torch.ones(6, 7, dtype=torch.bool)
+    keep[1:4, 2:4] = False  # a hole, with a border on each of its four sides
+    x = random_numbers(2, 3, 6, 7)
     up = (x[..., 1:, :] - x[..., :-1, :])[..., keep[1:] != keep[:-1]]
     side = (x[..., 1:] - x[..., :-1])[..., keep[:, 1:] != keep[:, :-1]]
     signed, rows, columns = torch.cat([up, side], -1), up.abs(), side.abs()
@@ -90,6 +111,15 @@ def check_seam(seam):
         close(value, every),
         "these are all neighbours: take pairs of which one is known",
     )
+    for sign in (1, -1):
+        down = (x[..., 1:, :] - x[..., :-1, :])[..., _falls(keep, sign)]
+        right_ = (x[..., 1:] - x[..., :-1])[..., _falls(keep.T, sign).T]
+        one_way = torch.cat([down, right_], -1).abs().mean()
+        reject(
+            close(value, one_way),
+            "these are pairs whose first pixel is known, or whose second is: a hole "
+            "has a border on both sides",
+        )
     reject(
         close(value, signed.mean()), "steps up and down cancel: take their size first"
     )
@@ -100,10 +130,16 @@ def check_seam(seam):
     )
     reject(
         close(value, signed.square().mean()),
-        "these are squared steps: take their size",
+        "these are squared steps: take their absolute size",
     )
     expect(close(value, right), f"on random pixels it must be {right:.3f}")
-    return "a mask with a level and a vertical border"
+    return "a hole with a border on each of its four sides"
+
+
+def _falls(keep: torch.Tensor, sign: int) -> torch.Tensor:
+    """Where a known pixel stands above an unknown one; for -1, below."""
+    known = keep.int()
+    return (known[:-1] - known[1:]) == sign
 
 
 @exercise
@@ -134,7 +170,7 @@ def check_renoise(renoise):
             close(x, sqrt(ratio) * x_u + sqrt(1 - ratio) * noise),
             "the signal left of x0 must be sqrt(ab_t), the variance in all 1",
         )
-    return "signal and variance at t, for two pairs of times"
+    return "signal and variance at t, for two pairs of timesteps"
 
 
 @exercise

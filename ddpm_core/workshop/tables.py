@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +55,13 @@ TABLES: dict[str, dict[str, tuple]] = {
         "toy-cars-flow-32": FEW,
         "data/exported/toy-cars-reflow-32": FEW,
     },
+    "latents-again": {
+        "toy-cars-text-32": (("ddim", (16, 32)),),
+        "toy-cars-text-latent-32": (("ddim", (16, 32)),),
+    },
+    "flow-again": {
+        "toy-cars-flow-32": (("ddim", (5, 10)),),
+    },
     "brightness": {
         "data/exported/toy-cars-leaky-32": (("ddim", (50,)),),
         "toy-cars-zero-snr-32": (("ddim", (50,)),),
@@ -63,6 +70,8 @@ TABLES: dict[str, dict[str, tuple]] = {
 """For each table whom it compares: samplers, and the steps that each of them takes.
 
 `trilemma` is that of chapter 04, `latents` of chapter 11, the others of chapter 13.
+`latents-again` and `flow-again` are rows of `latents` and of `views`, to be measured
+with other seeds.
 """
 
 
@@ -114,11 +123,18 @@ def brightness_report(images: Images) -> dict:
 
 
 def measure(
-    contender: Contender, sampler: str, *, n: int, seed: int, repeats: int = 3
+    contender: Contender,
+    sampler: str,
+    *,
+    n: int,
+    seed: int,
+    repeats: int = 3,
+    others: Iterable[evaluation.Extractor] = (),
 ) -> dict:
     """One row of the table: what it is, how fast it draws, how well, how variedly.
 
-    The speed is left out where `repeats` is 0.
+    The speed is left out where `repeats` is 0. `others`: features to measure on beside
+    the classifier's, for models that the classifier helped to train.
     """
     torch.set_num_threads(1)
     speed = images_a_second(contender, repeats) if repeats else None
@@ -135,7 +151,15 @@ def measure(
         "scores": asdict(scores),
         "attributes": evaluation.attribute_report(samples),
         "brightness": brightness_report(samples),
+        "other scores": [
+            asdict(evaluation.score(other, samples, real, more)) for other in others
+        ],
     }
+
+
+def remembering(extractor: evaluation.Extractor) -> evaluation.Extractor:
+    """The same features, computed once for the real images of all rows."""
+    return extractor._replace(features=lru_cache(maxsize=3)(extractor.features))
 
 
 def main(
@@ -145,11 +169,13 @@ def main(
     seed: Annotated[int, typer.Option(help="seed of the samples")] = 0,
     repeats: Annotated[int, typer.Option(help="batches timed; 0: no speed")] = 3,
     device: Annotated[str, typer.Option(help="cpu: one core of it; or cuda")] = "cpu",
+    features: Annotated[str, typer.Option(help="measure on these too: imagenet")] = "",
 ) -> None:
     """Measure the contenders of a table on one device and write it."""
     torch.set_num_threads(1)
+    others = [remembering(evaluation.extractor(features))] if features else []
     rows = (
-        measure(contender, sampler, n=n, seed=seed, repeats=repeats)
+        measure(contender, sampler, n=n, seed=seed, repeats=repeats, others=others)
         for sampler, contender in contenders(table, torch.device(device))
     )
     real = real_cars(n, seed + 1)
@@ -158,6 +184,7 @@ def main(
         "real brightness": brightness_report(real),
     }
     options = {"out": out, "n": n, "seed": seed, "repeats": repeats, "device": device}
+    options |= {"features": features} if features else {}
     write_table(f"measure {table}", options, rows, facts)
 
 
