@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ddpm_core.muon import Muon, orthogonalised
+from ddpm_core.workshop.muon import Muon, orthogonalised
 
 
 def test_singular_values_come_near_1_and_directions_stay(generator):

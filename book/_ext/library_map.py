@@ -80,7 +80,6 @@ CORE = {
         Module("gan", "the adversarial game, a generator and its critic", "levels"),
         Module("metrics", "distances, precision, recall, coverage, texture"),
         Module("training", "the loop, averaged weights, checkpoints"),
-        Module("muon", "an optimiser that orthogonalises its steps"),
         Module("lora", "changes of low rank to a trained network"),
     ],
     "A trained model": [
