@@ -15,9 +15,9 @@ from ddpm_core.models import (
     load_encoder,
     load_model,
 )
-from ddpm_core.workshop.muon import Muon
 from ddpm_core.weights import find_weights, load_weights, read_card
 from ddpm_core.workshop.folder import RunFolder, flat
+from ddpm_core.workshop.muon import Muon
 from ddpm_core.workshop.presets import Preset, training_of
 
 
