@@ -24,6 +24,7 @@ from ddpm_core.workshop.run import Run
 FRAME = (16, 24)
 TINY = PLAIN.replace(
     size=FRAME,
+    drawn=64,
     held_out=8,
     T=20,
     batch=8,

@@ -14,8 +14,7 @@ from ddpm_core.workshop.evaluation import Extractor
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A tiny network on a few drawn cars, measured on their colours; goal: any."""
-    monkeypatch.setattr(recipes, "SECONDS", 0.01)
-    monkeypatch.setattr(recipes, "WARMUP", 1)
+    monkeypatch.setattr(recipes, "seconds_a_step", lambda recipe, chosen: 0.2)
     colours = Extractor("colours", lambda x: x.mean((2, 3)))
     monkeypatch.setattr(recipes.evaluation, "imagenet_extractor", lambda: colours)
     monkeypatch.setattr(speedrun, "N", 16)
@@ -44,6 +43,7 @@ def test_a_record_holds_what_it_takes_to_repeat_and_compare_it(small, tmp_path):
     assert [run["seed"] for run in found["runs"]] == [0, 1, 2]
     assert len({run["frechet"] for run in found["runs"]}) == 3
     for run in found["runs"]:
+        assert run["steps"] == 3 and run["images seen"] == 24  # 0.6 s of 0.2 s each
         assert run["n"] == 16 and run["photos"] == 90 and len(run["sha256"]) == 12
         wanted = 60 * run["core minutes"] / 0.25
         assert run["reference steps"] == pytest.approx(wanted, abs=1)

@@ -31,7 +31,7 @@ ON_GPU = ["--compile", "--precision", "auto"]
 TINY = {
     "size": 16, "channels": "8,16", "attention": "false,true", "groups": 4,
     "blocks": 1, "patch": 1, "image-channels": 3, "latent": "", "held-out": 32,
-    "batch": 8, "epochs": 1, "warmup": 0, "T": 20, "sample-steps": 9, "strips": "",
+    "batch": 8, "epochs": 1, "warmup": 0, "T": 60, "sample-steps": 9, "strips": "",
     "precision": "no", "log-every": 1, "checkpoint-every": 4,
 }  # fmt: skip
 """What a dry run changes of each preset, as options of `ddpm train`."""
