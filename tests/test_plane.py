@@ -335,6 +335,7 @@ def test_pressing_train_brings_the_network_near_the_floor(reader):
 
 def test_page_works_from_its_file(browser):
     page = browser.new_page(**STILL)
+    page.set_default_timeout(300_000)  # for what hangs, not for what is slow
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto((HTML / "book" / "plane.html").as_uri())

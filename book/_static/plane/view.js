@@ -182,7 +182,7 @@ class Plane {
 
   showCopies(kind, film) {
     const element = this.find(`.plane-${kind} + .plane-copies`);
-    element.textContent = `${percent(copies(film.samples.at(-1), this.data))} of its samples are copies`;
+    element.textContent = `copies: ${percent(copies(film.samples.at(-1), this.data))} of samples`;
     const what = kind === "learned" ? "what the network has learned" : "the exact answer";
     this.find(`.plane-${kind}`).setAttribute(
       "aria-label",
