@@ -439,8 +439,9 @@ def test_data_is_drawn_by_keyboard_and_cleared(used_plane):
         page.keyboard.press(key)
     (line,) = state(page, "p.pad.lines")
     assert line[0] == pytest.approx([0, 0.1]) and line[-1] == pytest.approx([0.5, 0.1])
-    page.click("[name=clear]")
-    assert state(page, "p.pad.lines") == []
+    for button in ("clear", "again"):
+        page.click(f"[name={button}]")
+        assert state(page, "p.pad.lines") == []
     page.click("[name=train]")
     assert "Draw something" in page.inner_text(".plane-said")
     page.check("input[value=moons]", force=True)

@@ -245,7 +245,7 @@ class Plane {
     });
     form.addEventListener("input", ({ target }) => this.change(target.name));
     const press = (name, action) => this.find(`[name=${name}]`).addEventListener("click", action);
-    press("again", () => this.open());
+    press("again", () => (this.find(".plane-pad").hidden ? this.open() : this.pad.clear()));
     press("clear", () => this.pad.clear());
     press("use", () => this.useDrawing());
     new IntersectionObserver((entries) => {
