@@ -18,6 +18,7 @@ pytest_plugins = ["reader"]
 SLOW = (
     "tests/test_every_page.py",
     "tests/test_pages.py",
+    "tests/test_plane.py",
     "chapters/",
     "tests/test_runs.py",
     "tests/test_first_cell.py",

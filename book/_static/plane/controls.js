@@ -28,16 +28,16 @@ const SHAPE_NAMES = [
 
 const CONTROLS = [
   choice("target", "The network predicts", [["eps", "the noise ε"], ["x0", "the clean point x₀"],
-    ["v", "the velocity v"], ["flow", "the flow ε − x₀"]], "four answers, one knowledge"),
+    ["v", "the velocity v"], ["flow", "the flow ε − x₀"]], "four equivalent targets"),
   choice("schedule", "Schedule", [["linear", "linear"], ["cosine", "cosine"],
-    ["sigmoid", "sigmoid"], ["flow", "flow"]], "how fast the data drowns in noise"),
-  slider("points", "Points of data", POINTS, 500, "with few, a perfect model copies them"),
-  slider("width", "Width of the network", WIDTHS, 64, "too narrow, and it cannot follow the data"),
-  check("timed", "The network is given t", true, "without it, it must guess how much noise there is"),
-  check("averaged", "Averaged weights", true, "they tremble less than the latest ones"),
+    ["sigmoid", "sigmoid"], ["flow", "flow"]], "how fast noise covers the data"),
+  slider("points", "Points of data", POINTS, 500, "with few, the exact answer copies them"),
+  slider("width", "Width of the network", WIDTHS, 64, "units in each layer"),
+  check("timed", "The network is given t", true, "without it, it must guess how noisy a point is"),
+  check("averaged", "Averaged weights", true, "steadier than the latest weights"),
   choice("sampler", "Sampler", [["ddim", "DDIM"], ["ancestral", "ancestral (DDPM)"],
-    ["dpm-solver++", "DPM-Solver++(2M)"], ["heun", "Heun"]], "the way from noise to data"),
-  slider("steps", "Network calls", STEPS, 20, "few calls are fast, and coarse"),
+    ["dpm-solver++", "DPM-Solver++(2M)"], ["heun", "Heun"]], "how to step from noise to data"),
+  slider("steps", "Network calls", STEPS, 20, "fewer are faster and coarser"),
   check("noised", "Show the data noised to t", false, "x<sub>t</sub> = √ᾱ x₀ + √(1 − ᾱ) ε"),
 ].join("");
 
@@ -59,8 +59,7 @@ export const MARKUP = `
       <figure><figcaption><b>The exact answer</b> <span>from a formula</span></figcaption>
         <canvas class="plane-exact" role="img"></canvas><small class="plane-copies"></small></figure>
     </div>
-    <p class="plane-legend"><span class="is-data">data</span><span class="is-sample">samples on
-      their way</span><span class="is-arrow">the way back, at this t</span><span
+    <p class="plane-legend"><span class="is-data">data</span><span class="is-sample">samples</span><span class="is-arrow">from noise towards data, at this t</span><span
       class="is-glow">where the network is wrong</span></p>
     <div class="plane-player"><button type="button" name="play"></button><span>noise</span>
       <input type="range" name="moment" min="0" max="100" value="100" aria-label="moment of the film, from noise to data">
@@ -81,7 +80,7 @@ export const MARKUP = `
       towards the mean of all data points, weighted by how likely each is to have become it: no
       network can do better. Left, a network learns these arrows from examples. The floor is the
       loss of the exact answer; the band ends 15 % above it. A sample is a copy if one data point
-      is three times as close to it as any other; scattered points reach about 11 % by chance.</p>
+      is three times as close to it as any other; of points scattered at random, one in nine is.</p>
   </details>`;
 
 const LISTS = { points: POINTS, steps: STEPS, width: WIDTHS };

@@ -24,6 +24,7 @@ class Plane {
     this.find = (selector) => this.form.querySelector(selector);
     this.worker = startWorker(source);
     this.worker.onmessage = ({ data }) => this[`on_${data.type}`](data);
+    this.worker.onerror = ({ message }) => this.say(`The training stopped: ${message}`, true);
     this.films = {}; // learned, exact: { number, film, before, since }
     this.asked = {}; // learned, exact: the number of the film asked for last, and when
     this.filmNumber = 0;
@@ -73,6 +74,7 @@ class Plane {
     this.data = this.makeData();
     this.noise = gaussians(4)(this.data.length);
     this.history = [];
+    this.floor = null; // until the worker says it
     this.reached = false;
     this.refused = false;
     this.step = 0;
@@ -106,10 +108,11 @@ class Plane {
     else if (this.step) this.requestFilm("learned"); // of the weights where it stopped
   }
 
-  // Films take at most a fifth of the worker's time while it trains.
+  // While it trains, films take a fifth of the worker's time, or more if it is slow.
   requestSoon(took) {
     clearTimeout(this.nextFilm);
-    this.nextFilm = setTimeout(() => this.requestFilm("learned"), Math.min(Math.max(500, 4 * took), 2000));
+    const pause = Math.min(Math.max(500, 4 * took), 2000);
+    this.nextFilm = setTimeout(() => this.requestFilm("learned"), pause);
   }
 
   on_opened({ floor, loss, alphaBar }) {
@@ -122,7 +125,6 @@ class Plane {
   on_refused({ message }) {
     this.refused = true;
     this.wanted = false;
-    this.floor = null;
     this.films = {};
     this.find(".plane-chart").replaceChildren();
     this.find(".plane-verdict").textContent = "";
@@ -169,7 +171,6 @@ class Plane {
     const chart = this.find(".plane-chart");
     chart.innerHTML = lossChart(history, this.floor, Math.max(chart.clientWidth, 280));
     const { step, loss } = history.at(-1), above = loss / this.floor - 1;
-    this.ratio = loss / this.floor;
     this.find(".plane-verdict").innerHTML = step
       ? `Loss ${loss.toFixed(3)}: <b>${percent(above)} above the floor</b>.`
       : "The floor is the loss of the exact answer: no network can have less on this data.";
@@ -181,7 +182,7 @@ class Plane {
 
   showCopies(kind, film) {
     const element = this.find(`.plane-${kind} + .plane-copies`);
-    element.textContent = `${percent(copies(film.samples.at(-1), this.data))} of its samples are copies`;
+    element.textContent = `copies: ${percent(copies(film.samples.at(-1), this.data))} of samples`;
     const what = kind === "learned" ? "what the network has learned" : "the exact answer";
     this.find(`.plane-${kind}`).setAttribute(
       "aria-label",
@@ -244,7 +245,7 @@ class Plane {
     });
     form.addEventListener("input", ({ target }) => this.change(target.name));
     const press = (name, action) => this.find(`[name=${name}]`).addEventListener("click", action);
-    press("again", () => this.open());
+    press("again", () => (this.find(".plane-pad").hidden ? this.open() : this.pad.clear()));
     press("clear", () => this.pad.clear());
     press("use", () => this.useDrawing());
     new IntersectionObserver((entries) => {
