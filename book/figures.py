@@ -62,6 +62,21 @@ def animation(path: Path, still: Path) -> None:
     others[-1].save(still, lossless=True, method=6)
 
 
+def enlarged(film: Path, path: Path) -> None:
+    """Write every third frame, each pixel as four by four: for the README."""
+    with Image.open(film) as frames:
+        large = []
+        for i in [*range(0, FRAMES, 3), *[FRAMES - 1] * 4]:
+            frames.seek(i)
+            size = 4 * frames.width, 4 * frames.height
+            large.append(frames.convert("RGB").resize(size, Image.Resampling.NEAREST))
+    first, *others = large
+    first.save(
+        path, save_all=True, append_images=others, duration=250, loop=0, quality=55,
+        method=2,
+    )  # fmt: skip
+
+
 def stages(path: Path) -> None:
     """Two of the cars in a row each, from pure noise on the left to clean."""
     n = 7
@@ -95,6 +110,7 @@ def laboratory_car() -> str:
 
 if __name__ == "__main__":
     animation(STATIC / "out-of-noise.webp", STATIC / "cars-drawn.webp")
+    enlarged(STATIC / "out-of-noise.webp", STATIC.parent / "out-of-noise-large.webp")
     stages(STATIC / "cars.png")
     config = yaml.safe_load(
         (STATIC.parents[1] / "_config.yml").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ FONT = STATIC / "vendor/fontawesome/webfonts/fa-solid-900.ttf"
 STYLES = STATIC / "styles/pydata-sphinx-theme.css"
 ICONS = (
     "angle-left", "angle-right", "arrow-up", "bars", "chevron-down", "chevron-right",
+    "code", "lightbulb", "pencil-alt",
     "circle-half-stroke", "download", "expand", "file", "file-pdf", "list",
     "magnifying-glass", "moon", "pause", "play", "retweet", "rocket", "stop", "sun",
 )  # fmt: skip

@@ -9,7 +9,7 @@ import ast
 import json
 import re
 
-DRAWS = re.compile(r"^plots\.show\(", re.MULTILINE)
+DRAWS = re.compile(r"^(plots\.show|widgets\.\w+)\(", re.MULTILINE)
 TITLE = re.compile(r"^# @title .*\n")
 SHORT = 4  # lines of a cell that is not worth folding
 

@@ -31,8 +31,11 @@ function nameControls() {
     const label = handle.closest(".widget-slider")?.querySelector(".widget-label");
     if (label) handle.setAttribute("aria-label", label.textContent);
   }
-  for (const label of document.querySelectorAll(".widget-subarea .widget-label"))
-    if (label.textContent in SYMBOLS) label.innerHTML = SYMBOLS[label.textContent];
+  for (const label of document.querySelectorAll(".widget-subarea .widget-label:not([data-named])"))
+    if (label.textContent in SYMBOLS) {
+      label.dataset.named = label.textContent; // once: what is put in is a change, too
+      label.innerHTML = SYMBOLS[label.textContent];
+    }
   for (const button of document.querySelectorAll(".widget-subarea .widget-toggle-button")) {
     const pressed = String(button.classList.contains("mod-active"));
     if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);

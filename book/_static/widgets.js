@@ -20,12 +20,18 @@ function storedWidgets(states) {
   document.head.append(script);
 }
 
+// The widgets' code draws at the page's event `load`. If that came after ours, it would draw twice.
+const pageLoaded = new Promise((resolve) => {
+  if (document.readyState === "complete") resolve();
+  else addEventListener("load", resolve, { once: true });
+});
+
 let widgets;
 
 function loadWidgets() {
-  widgets ??= Promise.all([WIDGETS.states, WIDGETS.code].map(loadScript)).then(() =>
-    dispatchEvent(new Event("load")), // what the widgets' code waits for
-  );
+  widgets ??= pageLoaded
+    .then(() => Promise.all([WIDGETS.states, WIDGETS.code].map(loadScript)))
+    .then(() => dispatchEvent(new Event("load")));
   return widgets;
 }
 
