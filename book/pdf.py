@@ -55,6 +55,8 @@ html { font-size: 15px !important; }
   overflow: visible !important; }
 details > summary { list-style: none; font-weight: bold; }
 pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
+pre, .highlight, .cell_output, .output, .pst-scrollable-table-container, .math,
+mjx-container { overflow: visible !important; }  /* what scrolls cannot be broken */
 pre, img, svg, tr, .admonition, mjx-container[display="true"] { break-inside: avoid; }
 h1, h2, h3, h4 { break-after: avoid; }
 .figure-caption { break-before: avoid; }
@@ -70,6 +72,8 @@ PREPARE = """document => {
   const own = new URL(location.href);
   const main = document.querySelector("main");
   document.querySelectorAll("details").forEach(e => e.open = true);
+  for (const e of document.querySelectorAll("summary"))
+    if (/code cell/.test(e.textContent)) e.remove();  // 'Hide code cell output'
   document.querySelectorAll("img[loading]").forEach(e => e.loading = "eager");
   const notes = [], numbers = new Map();
   for (const a of main.querySelectorAll("a[href]")) {
@@ -188,7 +192,8 @@ class Handler(SimpleHTTPRequestHandler):
 
 def open_page(browser, url: str) -> Page:
     """Load a page in its light form, wait until all is drawn, prepare it for paper."""
-    page = browser.new_page(viewport={"width": 900, "height": 1200})
+    still = {"color_scheme": "light", "reduced_motion": "reduce"}
+    page = browser.new_page(viewport={"width": 900, "height": 1200}, **still)
     page.set_default_timeout(300_000)
     page.add_init_script("localStorage.mode = localStorage.theme = 'light'")
     page.goto(url)
@@ -198,7 +203,7 @@ def open_page(browser, url: str) -> Page:
           .querySelectorAll("script[type='application/vnd.jupyter.widget-view+json']")
           .length"""
     )
-    page.emulate_media(media="print", color_scheme="light")
+    page.emulate_media(media="print", **still)
     page.add_style_tag(content=STYLE)
     page.evaluate(f"() => ({PREPARE})(document)")
     page.evaluate("() => document.fonts.ready.then(() => true)")

@@ -27,6 +27,8 @@ SLOW = (
     "tests/test_trilemma.py",
     "tests/test_capstone.py",
     "tests/test_browser.py",
+    "tests/test_address.py",
+    "tests/test_pdf.py",
 )
 
 
