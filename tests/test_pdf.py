@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("pypdf", reason="the extra `pdf` is not installed")
 pytest.importorskip("playwright.sync_api")
 
-import pdf  # noqa: E402
+import pdf
 
 ONE = """<!DOCTYPE html><title>One</title><main><article>
 <h1>First things</h1>
