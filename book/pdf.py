@@ -334,16 +334,16 @@ def join(title, front: bytes, parts, printed, starts, site, stamps) -> PdfWriter
     above = None
     for part, one, start in zip(parts, printed, starts, strict=True):
         if part.caption:
-            above = writer.add_outline_item(part.caption, page_number=start - 1)
+            above = writer.add_outline_item(title=part.caption, page_number=start - 1)
         own = None
         for (level, text), page in zip(one.headings, one.pages, strict=True):
             if level == 1 and text:
                 own = writer.add_outline_item(
-                    text, page_number=start - 1 + page, parent=above
+                    title=text, page_number=start - 1 + page, parent=above
                 )
             elif level == 2 and text:
                 writer.add_outline_item(
-                    text, page_number=start - 1 + page, parent=own or above
+                    title=text, page_number=start - 1 + page, parent=own or above
                 )
     writer.add_metadata({"/Title": title, "/Author": ", ".join(authors())})
     writer.root_object[NameObject("/ViewerPreferences")] = DictionaryObject()

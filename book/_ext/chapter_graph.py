@@ -88,7 +88,8 @@ def drawing(graph: Graph, titles: dict[str, str], links: dict[str, str]) -> str:
         )
     for chapter, (x, y) in place.items():
         parts.append(
-            f'<a href="{escape(links[chapter])}" style="text-decoration: none"><rect x="{x}" y="{y}" width="{WIDTH}" '
+            f'<a href="{escape(links[chapter])}" style="text-decoration: none">'
+            f'<rect x="{x}" y="{y}" width="{WIDTH}" '
             f'height="{HEIGHT}" rx="8" fill="var(--pst-color-surface)" '
             'stroke="currentColor"/>'
             f'<text x="{x + WIDTH / 2}" y="{y + 21}" text-anchor="middle" '
