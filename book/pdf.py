@@ -57,7 +57,8 @@ details > summary { list-style: none; font-weight: bold; }
 pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
 pre, .highlight, .cell_output, .output, .pst-scrollable-table-container, .math,
 mjx-container { overflow: visible !important; }  /* what scrolls cannot be broken */
-pre, img, svg, tr, .admonition, mjx-container[display="true"] { break-inside: avoid; }
+pre, img, svg, tr, .admonition, .widget-subarea, mjx-container[display="true"] {
+  break-inside: avoid; }
 h1, h2, h3, h4 { break-after: avoid; }
 .figure-caption { break-before: avoid; }
 img { max-width: 100%; max-height: 230mm; object-fit: contain; }
