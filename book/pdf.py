@@ -41,6 +41,7 @@ PAPER = {
     "tagged": True,
     "scale": 0.8,
 }
+PRINTINGS = 3
 
 STYLE = """
 html { font-size: 15px !important; }
@@ -59,6 +60,7 @@ pre, .highlight, .cell_output, .output, .pst-scrollable-table-container, .math,
 mjx-container { overflow: visible !important; }  /* what scrolls cannot be broken */
 pre, img, svg, tr, .admonition, .widget-subarea, mjx-container[display="true"] {
   break-inside: avoid; }
+table, .pst-scrollable-table-container { break-inside: auto !important; }
 h1, h2, h3, h4 { break-after: avoid; }
 .figure-caption { break-before: avoid; }
 img { max-width: 100%; max-height: 230mm; object-fit: contain; }
@@ -353,15 +355,20 @@ def join(title, front: bytes, parts, printed, starts, site, stamps) -> PdfWriter
 
 
 def make(browser, site: str, parts: list[Part], title: str) -> PdfWriter:
-    """Print twice, and join: the second time with the pages that links lead to."""
+    """Print, fill in the pages to which links lead, print again, and join."""
     open_pages = [open_page(browser, f"{site}{part.name}.html") for part in parts]
     printed = list(map(print_page, open_pages))
     front = front_matter(browser, site, title, parts, printed, [1] * len(parts))
     front_length = len(PdfReader(BytesIO(front)).pages)
-    pages = index(parts, printed, first_pages(printed, front_length))
-    for page in open_pages:
-        page.evaluate(REFER, pages)
-    printed = list(map(print_page, open_pages))
+    pages = {}
+    for _ in range(PRINTINGS):  # until the numbers that are filled in move nothing
+        before, starts = pages, first_pages(printed, front_length)
+        pages = index(parts, printed, starts)
+        if pages == before:
+            break
+        for page in open_pages:
+            page.evaluate(REFER, pages)
+        printed = list(map(print_page, open_pages))
     starts = first_pages(printed, front_length)
     front = front_matter(browser, site, title, parts, printed, starts)
     count = front_length + sum(one.length for one in printed)
