@@ -41,6 +41,7 @@ PAPER = {
     "tagged": True,
     "scale": 0.8,
 }
+PRINTINGS = 3
 
 STYLE = """
 html { font-size: 15px !important; }
@@ -55,7 +56,11 @@ html { font-size: 15px !important; }
   overflow: visible !important; }
 details > summary { list-style: none; font-weight: bold; }
 pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
-pre, img, svg, tr, .admonition, mjx-container[display="true"] { break-inside: avoid; }
+pre, .highlight, .cell_output, .output, .pst-scrollable-table-container, .math,
+mjx-container { overflow: visible !important; }  /* what scrolls cannot be broken */
+pre, img, svg, tr, .admonition, .widget-subarea, mjx-container[display="true"] {
+  break-inside: avoid; }
+table, .pst-scrollable-table-container { break-inside: auto !important; }
 h1, h2, h3, h4 { break-after: avoid; }
 .figure-caption { break-before: avoid; }
 img { max-width: 100%; max-height: 230mm; object-fit: contain; }
@@ -70,6 +75,8 @@ PREPARE = """document => {
   const own = new URL(location.href);
   const main = document.querySelector("main");
   document.querySelectorAll("details").forEach(e => e.open = true);
+  for (const e of document.querySelectorAll("summary"))
+    if (/code cell/.test(e.textContent)) e.remove();  // 'Hide code cell output'
   document.querySelectorAll("img[loading]").forEach(e => e.loading = "eager");
   const notes = [], numbers = new Map();
   for (const a of main.querySelectorAll("a[href]")) {
@@ -188,7 +195,8 @@ class Handler(SimpleHTTPRequestHandler):
 
 def open_page(browser, url: str) -> Page:
     """Load a page in its light form, wait until all is drawn, prepare it for paper."""
-    page = browser.new_page(viewport={"width": 900, "height": 1200})
+    still = {"color_scheme": "light", "reduced_motion": "reduce"}
+    page = browser.new_page(viewport={"width": 900, "height": 1200}, **still)
     page.set_default_timeout(300_000)
     page.add_init_script("localStorage.mode = localStorage.theme = 'light'")
     page.goto(url)
@@ -198,7 +206,7 @@ def open_page(browser, url: str) -> Page:
           .querySelectorAll("script[type='application/vnd.jupyter.widget-view+json']")
           .length"""
     )
-    page.emulate_media(media="print", color_scheme="light")
+    page.emulate_media(media="print", **still)
     page.add_style_tag(content=STYLE)
     page.evaluate(f"() => ({PREPARE})(document)")
     page.evaluate("() => document.fonts.ready.then(() => true)")
@@ -329,13 +337,17 @@ def join(title, front: bytes, parts, printed, starts, site, stamps) -> PdfWriter
     above = None
     for part, one, start in zip(parts, printed, starts, strict=True):
         if part.caption:
-            above = writer.add_outline_item(part.caption, start - 1)
+            above = writer.add_outline_item(title=part.caption, page_number=start - 1)
         own = None
         for (level, text), page in zip(one.headings, one.pages, strict=True):
             if level == 1 and text:
-                own = writer.add_outline_item(text, start - 1 + page, parent=above)
+                own = writer.add_outline_item(
+                    title=text, page_number=start - 1 + page, parent=above
+                )
             elif level == 2 and text:
-                writer.add_outline_item(text, start - 1 + page, parent=own or above)
+                writer.add_outline_item(
+                    title=text, page_number=start - 1 + page, parent=own or above
+                )
     writer.add_metadata({"/Title": title, "/Author": ", ".join(authors())})
     writer.root_object[NameObject("/ViewerPreferences")] = DictionaryObject()
     writer.compress_identical_objects()
@@ -343,15 +355,20 @@ def join(title, front: bytes, parts, printed, starts, site, stamps) -> PdfWriter
 
 
 def make(browser, site: str, parts: list[Part], title: str) -> PdfWriter:
-    """Print twice, and join: the second time with the pages that links lead to."""
+    """Print, fill in the pages to which links lead, print again, and join."""
     open_pages = [open_page(browser, f"{site}{part.name}.html") for part in parts]
     printed = list(map(print_page, open_pages))
     front = front_matter(browser, site, title, parts, printed, [1] * len(parts))
     front_length = len(PdfReader(BytesIO(front)).pages)
-    pages = index(parts, printed, first_pages(printed, front_length))
-    for page in open_pages:
-        page.evaluate(REFER, pages)
-    printed = list(map(print_page, open_pages))
+    pages = {}
+    for _ in range(PRINTINGS):  # until the numbers that are filled in move nothing
+        before, starts = pages, first_pages(printed, front_length)
+        pages = index(parts, printed, starts)
+        if pages == before:
+            break
+        for page in open_pages:
+            page.evaluate(REFER, pages)
+        printed = list(map(print_page, open_pages))
     starts = first_pages(printed, front_length)
     front = front_matter(browser, site, title, parts, printed, starts)
     count = front_length + sum(one.length for one in printed)

@@ -30,6 +30,8 @@ SLOW = (
     "tests/test_browser.py",
     "tests/test_doctor.py",
     "tests/test_places.py",
+    "tests/test_address.py",
+    "tests/test_pdf.py",
 )
 
 

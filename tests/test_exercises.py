@@ -366,7 +366,7 @@ def test_a_course_is_graded_by_the_checks_of_the_book(tmp_path):
     (course / "ivy").mkdir()
     (course / "ivy" / "05_short.ipynb").write_text("{")
     words = ["--chapters", str(book), "--submissions", str(course), "--json"]
-    run = exercises_command(*words, "--seconds", "20")
+    run = exercises_command(*words, "--seconds", "10")
     rows = [json.loads(line) for line in run.output.splitlines()]
     statuses = {row["submission"]: row["status"] for row in rows}
     wanted = {name: status for name, (_, status) in SUBMITTED.items()}

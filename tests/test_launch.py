@@ -9,9 +9,13 @@ import pytest
 import yaml
 from jupyter_book.cli.main import main as jupyter_book
 
+from address import project
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = "chapters/05_short.ipynb"
 BINDER = "https://mybinder.org/v2/{}/main?urlpath=lab/tree/" + NOTEBOOK
+EXT = ROOT / "book" / "_ext"
+EXTENSIONS = ("launch", "release", "site_files")
 COLAB = "https://colab.research.google.com/github/owner/book/blob/main/" + NOTEBOOK
 
 
@@ -22,7 +26,7 @@ def build(folder: Path, address: str) -> Path:
     settings = {
         "execute": config["execute"],
         "repository": config["repository"] | {"url": address},
-        "sphinx": {"local_extensions": {"launch": str(ROOT / "book" / "_ext")}},
+        "sphinx": {"local_extensions": dict.fromkeys(EXTENSIONS, str(EXT))},
     }
     (folder / "_config.yml").write_text(yaml.safe_dump(settings))
     chapters = [{"file": NOTEBOOK.removesuffix(".ipynb")}]
@@ -60,6 +64,15 @@ def test_buttons_lead_to_the_chapter_where_it_can_be_run(tmp_path, address, expe
     assert "launch-buttons" not in intro
     for link in ("/edit/main/intro.md", "/issues/new?"):
         assert (f'href="{address}{link}' in intro) == ("github" in address), link
+    site = "https://owner.github.io/book/" if "github" in address else ""
+    assert (f'rel="canonical" href="{site}intro.html"' in intro) == bool(site)
+    assert (html / "sitemap.xml").exists() == bool(site)
+    if site:
+        pages = re.findall("<loc>(.*)</loc>", (html / "sitemap.xml").read_text())
+        assert pages == [site + "chapters/05_short.html", site + "intro.html"]
+    missing = (html / "404.html").read_text()
+    assert f'href="{"/book/" if site else "/"}intro.html"' in missing
+    assert f"Version {project()['version']}" in intro and "The authors" in intro
 
 
 def test_binder_gets_what_the_library_asks_for():

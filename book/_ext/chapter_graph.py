@@ -14,7 +14,12 @@ from sphinx.util.docutils import SphinxDirective
 
 BUILDS_ON = re.compile(r"^\*\*What it builds on\.\*\*.*$", re.MULTILINE)
 LINK = re.compile(r"\((\d\d)_\w+\.ipynb\)")
-WIDTH, HEIGHT, GAP, DOWN = 128, 52, 16, 96  # of a box; between boxes; from row to row
+WIDTH, HEIGHT, GAP, DOWN = 144, 52, 12, 100  # of a box; between boxes; from row to row
+ARROW = (
+    '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+    'markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="currentColor"/>'
+    "</marker></defs>"
+)
 
 Graph = dict[str, set[str]]
 
@@ -75,12 +80,16 @@ def drawing(graph: Graph, titles: dict[str, str], links: dict[str, str]) -> str:
     parts = []
     for before, after in arrows(graph):
         x0, y0 = place[before][0] + WIDTH / 2, place[before][1] + HEIGHT
-        x1, y1 = place[after][0] + WIDTH / 2, place[after][1]
+        x1, y1 = place[after][0] + WIDTH / 2, place[after][1] - 2
         curve = f"M{x0} {y0}C{x0} {y0 + 30} {x1} {y1 - 30} {x1} {y1}"
-        parts.append(f'<path d="{curve}" fill="none" stroke="currentColor"/>')
+        parts.append(
+            f'<path d="{curve}" fill="none" stroke="currentColor" '
+            'marker-end="url(#arrow)"/>'
+        )
     for chapter, (x, y) in place.items():
         parts.append(
-            f'<a href="{escape(links[chapter])}"><rect x="{x}" y="{y}" width="{WIDTH}" '
+            f'<a href="{escape(links[chapter])}" style="text-decoration: none">'
+            f'<rect x="{x}" y="{y}" width="{WIDTH}" '
             f'height="{HEIGHT}" rx="8" fill="var(--pst-color-surface)" '
             'stroke="currentColor"/>'
             f'<text x="{x + WIDTH / 2}" y="{y + 21}" text-anchor="middle" '
@@ -92,7 +101,7 @@ def drawing(graph: Graph, titles: dict[str, str], links: dict[str, str]) -> str:
     return (
         f'<svg class="chapter-graph" viewBox="0 0 {width} {height}" role="group" '
         f'aria-label="Which chapter builds on which" style="max-width: {width}px; '
-        f'width: 100%; height: auto">{"".join(parts)}</svg>'
+        f'width: 100%; height: auto; margin-bottom: 1rem">{ARROW}{"".join(parts)}</svg>'
     )
 
 
