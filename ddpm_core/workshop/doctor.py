@@ -68,7 +68,7 @@ def patient_of(name: str | Path, data: str = "") -> Patient:
     drawn = preset.data == "toy-cars"
     if drawn:
         seed = preset.seed + 1
-        preset = preset.replace(seed=seed, drawn=1024, held_out=512)
+        preset = preset.replace(seed=seed, drawn=FITTED, held_out=256)
     batches = Batches(load_split(preset), preset, model.device, latent=model.latent)
     return Patient(str(name), preset, model, batches, [], known=not drawn)
 
@@ -375,9 +375,9 @@ LIMITS = {
 
 
 def diagnose(found: Examined, *, latent: bool = False) -> list[Finding]:
-    """Name what is wrong, the most likely cause of all the rest first."""
+    """Name what is wrong, the most likely cause of the rest first, impatience last."""
     checks = (data_range, twins, leak, overflow, formula, average, learning, timesteps,
-              by_heart, copies, colours)  # fmt: skip
+              by_heart, copies, colours, early)  # fmt: skip
     checks = [c for c in checks if not (latent and c is data_range)]
     return [finding for check in checks if (finding := check(found))]
 
@@ -472,7 +472,6 @@ def learning_failed(found: Examined) -> bool:
 
 
 def learning(found: Examined) -> Finding | None:
-    over = (found.held_out / found.linear).median().item()
     if learning_failed(found) or (found.rough or 0) > LIMITS["rough"]:
         wild = not isfinite(found.last) or found.rough > LIMITS["rough"]
         wild = wild or found.last > 1.2 * found.first  # False for NaN
@@ -484,6 +483,11 @@ def learning(found: Examined) -> Finding | None:
             if wild
             else "ten times --lr; see that gradients reach every weight",
         )
+    return None
+
+
+def early(found: Examined) -> Finding | None:
+    over = (found.held_out / found.linear).median().item()
     if over <= LIMITS["over linear"]:
         return None
     return Finding(
