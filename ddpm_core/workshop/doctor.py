@@ -357,8 +357,8 @@ LIMITS = {
     "high": 0.5,  # and the brightest above that
     "twins": 0.02,
     "leak": 0.3,
-    "computed over last": 1.5,
-    "slip over last": 1.35,
+    "log of computed over last": 0.12,
+    "unexplained": 0.4,
     "average over raw": 1.5,
     "last over first": 0.7,
     "rough": 3.0,
@@ -429,16 +429,19 @@ def overflow(found: Examined) -> Finding | None:
 def formula(found: Examined) -> Finding | None:
     """The log's loss against that of the weights, by the right and by wrong formulas.
 
-    What the weights were trained for is the formula under which they do best.
+    The right formula gives the weights the loss of the log. A slip is named where it
+    comes twice as near to it; without one, only a much larger loss is a finding.
     """
     if found.computed is None or not found.last or learning_failed(found):
         return None
-    if found.computed <= LIMITS["computed over last"] * found.last:
-        return None
+    off = log(found.computed / found.last)
     name, value = min(
         found.slips.items(), key=lambda pair: abs(log(pair[1] / found.last))
     )
-    known = value <= LIMITS["slip over last"] * found.last
+    near = abs(log(value / found.last))
+    known = abs(off) > LIMITS["log of computed over last"] and near < abs(off) / 2
+    if not known and off <= LIMITS["unexplained"]:
+        return None
     guess = (SLIPS | {"early only": EARLY})[name].says if known else "not a known slip"
     return Finding(
         name if known else "formula",
