@@ -106,12 +106,12 @@ def wrong_loss(change: Callable) -> object:
 
 def missing_root(ward: Ward) -> Path:
     with wrong_noise(lambda ab, alpha: (ab.sqrt(), 1 - ab)):
-        return ward.from_base("missing root")
+        return ward.from_base("missing root", epochs=5)
 
 
 def swapped_alpha(ward: Ward) -> Path:
     with wrong_noise(lambda ab, alpha: (alpha.sqrt(), (1 - alpha).sqrt())):
-        return ward.from_base("swapped alpha")
+        return ward.from_base("swapped alpha", epochs=5)
 
 
 def rand_for_randn(ward: Ward) -> Path:
