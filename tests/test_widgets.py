@@ -109,7 +109,7 @@ def test_choice_and_slider_move_frames_in_the_browser():
     assert {w.selected_index for w in (outer, *stacks)} == {0}
 
 
-def test_sliders_begin_where_they_are_told_to():
+def test_sliders_begin_at_a_chosen_frame():
     for view in (
         widgets.frame_slider(["<p>0</p>", "<p>1</p>"], ["0", "1"], start=1),
         widgets.choice_slider({"a": ["<p>0</p>", "<p>1</p>"]}, ["0", "1"], start=1),

@@ -70,6 +70,10 @@ COMMANDS = {
         "guidance:main",
         "Measure the text models over guidance scales on one core and write the table.",
     ),
+    "measure-samplers": Command(
+        "solvers:main",
+        "Measure samplers of toy cars at equal calls on one core and write the table.",
+    ),
     "train-contender": Command(
         "side.vae_and_gan:main",
         "Train a VAE or a GAN on toy cars, measure it, write its weights and card.",

@@ -2,9 +2,9 @@
 
 `load_contender` loads one of them, whatever its kind. `ddpm train-contender` trains the
 VAE and the GAN (`side.vae_and_gan`), `ddpm train` the diffusion model; `ddpm measure`
-measures models side by side (`tables`), also for chapters 11 and 13, and `ddpm
+measures models side by side (`tables`), also for chapters 11 and 13, `ddpm
 measure-guidance` the text models over the scale of their guidance, for chapter 10
-(`guidance`).
+(`guidance`), and `ddpm measure-samplers` the samplers of chapter 09 (`solvers`).
 """
 
 import json
