@@ -50,8 +50,8 @@ def run(what, *command):
 if not find_spec("ddpm_core"):
     if not REPOSITORY:
         raise SystemExit(
-            "Fill in REPOSITORY above, the address from which git clones this book "
-            "(https://github.com/OWNER/NAME), and run this cell again."
+            "Fill in REPOSITORY above, the address from which git clones this "
+            "book (https://github.com/OWNER/NAME), and run this cell again."
         )
     if not os.path.exists("ddpm-cars/pyproject.toml"):
         clone = ["git", "clone", "-q", "--depth", "1"]
