@@ -236,10 +236,14 @@ def _autoencoder(card: dict) -> Words:
             "`--perceptual classifier`.\n"
             f"- Reconstructions in which the classifier reads the same: {kept}.\n"
         )
+    kind, ways = "A KL autoencoder (`ddpm_core.latent`, chapter 11)", "and back"
+    if config.get("resized"):
+        kind = "A decoder that enlarges images (`ddpm_core.latent`, chapter 14)"
+        ways = "which are\nthe image itself made smaller, and learns the way back"
     return Words(
-        about=f"A KL autoencoder (`ddpm_core.latent`, chapter 11). It turns images of "
-        f"{config['size']}x{config['size']} pixels\ninto latents of {side}x{side} "
-        f"positions with {channels} channels, {fewer:g} times fewer numbers, and back.",
+        about=f"{kind}. It turns images of {config['size']}x{config['size']} pixels\n"
+        f"into latents of {side}x{side} positions with {channels} channels, "
+        f"{fewer:g} times fewer numbers, {ways}.",
         picture="![Images, and below each its reconstruction](reconstructions.webp)",
         facts="\n- Stored with the mean and the standard deviation of each latent "
         "channel.",
