@@ -101,7 +101,7 @@ def imagenet_extractor() -> Extractor:
     return Extractor("EfficientNet-Lite0 (ImageNet)", features)
 
 
-def in_colour(images: Images) -> Images:
+def in_colour(images: Images) -> Tensor:
     """Grey images (b, 1, h, w) as those networks take them, (b, 3, h, w)."""
     return images.expand(-1, 3, -1, -1)
 
