@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ddpm_core.latent import perceptual_distance
+from ddpm_core.workshop.side import adversarial
 from ddpm_core.workshop.side.adversarial import (
     STAGES,
     Critique,
@@ -20,6 +21,12 @@ def stages() -> nn.ModuleList:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 2, 2), nn.Conv2d(4, 8, 2, 2)]
     return nn.ModuleList(layers).requires_grad_(False)
+
+
+@pytest.fixture
+def unrolled(monkeypatch):
+    """Images lie as they are before the stages see them."""
+    monkeypatch.setattr(adversarial, "ROLLED", 1)
 
 
 def test_hinge_is_nought_beyond_its_margins():
@@ -40,7 +47,7 @@ def test_every_position_of_every_stage_has_a_score(generator):
     assert moved[:, :64].max() == 0 and (moved[:, -1] > 0).all()
 
 
-def test_the_critique_is_the_perceptual_distance_until_it_starts(generator):
+def test_the_critique_is_the_perceptual_distance_until_it_starts(unrolled, generator):
     x, y = torch.rand(2, 4, 3, 16, 16, generator=generator)
     critique = Critique(stages(), FeatureCritic([4, 8], 8), weight=1.0, start=2)
     distance = perceptual_distance(stages(), x, y)
@@ -52,7 +59,17 @@ def test_the_critique_is_the_perceptual_distance_until_it_starts(generator):
     assert not torch.allclose(critique(x, y.requires_grad_()), distance)
 
 
-def test_both_terms_pull_equally_at_weight_1(generator):
+def test_a_pattern_that_strides_skip_is_seen():
+    blind = nn.Conv2d(3, 4, 1, stride=2).requires_grad_(False)  # to odd rows, columns
+    x = torch.full((2, 3, 16, 16), 0.5)
+    y = x.clone()
+    y[:, 0, 1::2] = 1.0
+    critique = Critique([blind], FeatureCritic([4], 8), weight=0.0)
+    assert perceptual_distance([blind], x, y).max() == 0
+    assert max(critique(x, y).max() for _ in range(8)) > 0.01
+
+
+def test_both_terms_pull_equally_at_weight_1(unrolled, generator):
     x, y = torch.rand(2, 4, 3, 16, 16, generator=generator)
     y.requires_grad_()
     critique = Critique(stages(), FeatureCritic([4, 8], 8), weight=1.0)
