@@ -67,11 +67,16 @@ def _diffusion(card: dict) -> Words:
         about=f"A denoising network ({config['network']['kind']}) for {grey}images of "
         f"{frame} pixels, trained on {_pictures(card)}\n{_condition(card)}.",
         picture=_picture(measured),
-        facts=f"\n- Predicts: {predicted(card)}\n- Stored: averaged weights (decay "
-        f"{training['ema']}).\n\n![Losses of the run](losses.webp)",
+        facts=f"\n- Predicts: {predicted(card)}\n{_start(training)}- Stored: averaged "
+        f"weights (decay {training['ema']}).\n\n![Losses of the run](losses.webp)",
         measured=_samples(measured),
         more=_copies(measured),
     )
+
+
+def _start(training: dict) -> str:
+    start = training.get("start_from")
+    return f"- Training started from the weights of {start}.\n" if start else ""
 
 
 def _picture(measured: dict) -> str:
