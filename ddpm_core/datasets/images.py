@@ -77,9 +77,9 @@ def check_images(images: Tensor, what: str = "images") -> None:
 WIDE = 512  # pixels of a picture that is to be looked at
 
 
-def zoom_for(side: int, ncols: int) -> int:
+def zoom_for(width: int, ncols: int) -> int:
     """The zoom at which so many images side by side are WIDE pixels at least."""
-    return max(1, ceil((WIDE - ncols - 1) / (ncols * side)))
+    return max(1, ceil((WIDE - ncols - 1) / (ncols * width)))
 
 
 def grid_columns(n: int) -> int:

@@ -84,7 +84,7 @@ def sample(
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
     model.check_sampling(steps, **how, **prompted)
     draw, save = (draw_strips, save_strip) if strip else (draw_samples, save_grid)
-    zoom = zoom or zoom_for(model.config.size, STAGES if strip else grid_columns(n))
+    zoom = zoom or zoom_for(model.config.sides[1], STAGES if strip else grid_columns(n))
     with written_file(out) as new:
         images = draw(model, n, steps=steps, seed=seed, **how, **prompted)
         save(new, images, zoom=zoom)
