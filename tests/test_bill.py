@@ -110,7 +110,7 @@ def test_on_a_slow_device_a_small_step_is_timed(tmp_path, monkeypatch):
 
 def test_a_missing_autoencoder_is_told(tmp_path):
     gone = ["--data", tmp_path / "none", "--latent", tmp_path / "no-autoencoder"]
-    said = succeeded("train", "cars-64", *gone, "--estimate")
+    said = succeeded("train", "cars-64-latents", *gone, "--estimate")
     assert "assumed: 16,185 photos" in said and "latents of 16x16" in said
     assert "not timed: the autoencoder" in said.strip().splitlines()[-1]
 

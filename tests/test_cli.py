@@ -159,7 +159,10 @@ def test_evaluate_reads_what_prompts_asked_for():
         (["train", "toy-cars-32", "--schedule", "steep"], "linear, cosine, sigmoid"),
         (["train", "toy-cars-32", "--channels", "8,x"], "whole numbers with commas"),
         (["train", "photos-32", "--data", "nowhere"], "nowhere"),
-        (["sample", "--weights", "none"], "there is: photos-32"),
+        (
+            ["sample", "--weights", "none"],
+            "there is: cars-64, cars-64-decoder, photos-32",
+        ),
         (["sample", "--prompt", "a red sportscar"], "the nearest is 'sports car'"),
         (["sample", "--prompt", "a " * 15], "has 15 words, at most 14 fit"),
         (

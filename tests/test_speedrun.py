@@ -95,6 +95,9 @@ def test_weights_that_were_given_are_told():
     cascade = recipes.RECIPES["cascade"]
     found = speedrun.given(cascade.preset(0), cascade)
     assert found == {"photos-32": pytest.approx(91, abs=1)}
+    begun = recipes.RECIPES["small-images"]
+    found = speedrun.given(begun.preset(0, start_from="photos-32"), begun)
+    assert set(found) == {"cars-64-decoder", "photos-32"}
 
 
 def test_the_reference_is_a_step_of_training():

@@ -128,7 +128,8 @@ def record(name: str, says: str, runs: Sequence[dict]) -> dict:
 
 def given(chosen: Preset, recipe: Recipe) -> dict[str, float]:
     """The minutes that weights took to train which a recipe does not train itself."""
-    names = [name for name in (chosen.model.latent, chosen.teacher) if name]
+    parts = (chosen.model.latent, chosen.teacher, chosen.start_from)
+    names = [name for name in parts if name]
     names += ["photos-32"] if recipe.cascade else []
     return {name: round(read_card(name)["seconds"] / 60, 1) for name in names}
 
