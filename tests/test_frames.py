@@ -122,7 +122,8 @@ def test_grey_frames_are_trained_sampled_and_measured(packed, tmp_path, monkeypa
     assert "for grey images of 16x24 pixels" in (weights / "README.md").read_text()
     assert load_model(weights).shape == (1, 16, 24)
     picture = tmp_path / "a.png"
-    succeeded("sample", "--weights", weights, "--n", 2, "--steps", 2, "--out", picture)
+    drawn = ["--n", 2, "--steps", 2, "--zoom", 1, "--out", picture]
+    succeeded("sample", "--weights", weights, *drawn)
     shown = np.asarray(plots.Image.open(picture))
     assert shown.shape == (18, 2 * 25 + 1, 3) and (np.ptp(shown, axis=2) == 0).all()
     command = ["evaluate", "--weights", weights, "--n", 8, "--steps", 2]
