@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from sick_runs import HEALTHY, SICK, Ward
+from sick_runs import HEALTHY, SICK, Ward, patient
 from test_cli import ddpm
 
 from ddpm_core.workshop import doctor
@@ -24,13 +24,12 @@ def ward(tmp_path_factory) -> Ward:
 
 
 def names(folder: Path | str) -> list[str]:
-    patient = patient_of(folder)
-    return [finding.name for finding in diagnose(examine(patient))]
+    return [finding.name for finding in diagnose(examine(patient_of(folder)))]
 
 
 @pytest.mark.parametrize("name", SICK)
 def test_what_is_wrong_is_named_first(ward, name):
-    assert names(SICK[name](ward))[:1] == [name]
+    assert names(patient(ward, name))[:1] == [name]
 
 
 @pytest.mark.parametrize("name", HEALTHY)
@@ -41,9 +40,9 @@ def test_a_healthy_model_is_left_alone(name, monkeypatch):
 
 
 def test_a_report_says_it_in_words_and_a_picture(ward, tmp_path):
-    patient = patient_of(ward.base)
-    found = examine(patient)
-    said = report(patient, found, diagnose(found))
+    base = patient_of(ward.base)
+    found = examine(base)
+    said = report(base, found, diagnose(found))
     assert "1. too early: the loss is" in said and "held-out loss over that" in said
     draw_report(found, tmp_path / "doctor.png")
     assert Image.open(tmp_path / "doctor.png").size[0] > 600
@@ -53,7 +52,7 @@ def test_a_report_says_it_in_words_and_a_picture(ward, tmp_path):
 
 def test_it_is_a_command(ward, tmp_path):
     out = tmp_path / "look.png"
-    done = ddpm("doctor", SICK["range"](ward), "--out", out)
+    done = ddpm("doctor", patient(ward, "range"), "--out", out)
     assert done.returncode == 1 and out.exists()
     assert "1. range: nearly all pixels lie between 0.0" in done.stdout
 

@@ -72,7 +72,8 @@ def changed_fields(options: dict) -> dict:
 def _read(name: str, value: object, kind: object) -> object:
     if get_origin(kind) is tuple:
         return _to_tuple(name, value, kind)
-    return read_size(value) if isinstance(kind, UnionType) else value
+    is_size = isinstance(kind, UnionType) and isinstance(value, str)
+    return read_size(value) if is_size else value
 
 
 def _to_tuple(name: str, text: str, kind: object) -> tuple:
