@@ -117,11 +117,19 @@ function correctRoles() {
   correct(".copybtn", { tabIndex: -1 }); // one more stop at each cell, for what Ctrl+C does
 }
 
+// A formula that is wider than the page can be reached, and so scrolled, by keyboard.
+function letFormulasScroll() {
+  const wide = (e) => (e.scrollWidth > e.clientWidth ? (e.tabIndex = 0) : e.removeAttribute("tabindex"));
+  const observer = new ResizeObserver((seen) => seen.forEach(({ target }) => wide(target)));
+  document.querySelectorAll("div.math").forEach((e) => observer.observe(e));
+}
+
 function begin() {
   const terms = document.querySelectorAll("a.term");
   if (terms.length) showMeanings(terms);
   document.querySelectorAll(".out-of-noise").forEach(offerToPlay);
   correctRoles();
+  letFormulasScroll();
   if (document.querySelector("script[type='application/vnd.jupyter.widget-view+json']"))
     new MutationObserver(nameControls).observe(document.body,
       { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });

@@ -55,9 +55,9 @@ export const MARKUP = `
   <div class="plane-stage">
     <div class="plane-panels">
       <figure><figcaption><b>The network</b> <span class="plane-age">untrained</span></figcaption>
-        <canvas class="plane-learned" role="img"></canvas><small class="plane-copies"></small></figure>
+        <canvas class="plane-learned" role="img" aria-label="The plane with the data; nothing is learned yet."></canvas><small class="plane-copies"></small></figure>
       <figure><figcaption><b>The exact answer</b> <span>from a formula</span></figcaption>
-        <canvas class="plane-exact" role="img"></canvas><small class="plane-copies"></small></figure>
+        <canvas class="plane-exact" role="img" aria-label="The plane with the data."></canvas><small class="plane-copies"></small></figure>
     </div>
     <p class="plane-legend"><span class="is-data">data</span><span class="is-sample">samples</span><span class="is-arrow">from noise towards data, at this t</span><span
       class="is-glow">where the network is wrong</span></p>
