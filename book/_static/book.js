@@ -120,7 +120,8 @@ function correctRoles() {
 // A formula that is wider than the page can be reached, and so scrolled, by keyboard.
 function letFormulasScroll() {
   const wide = (e) => (e.scrollWidth > e.clientWidth ? (e.tabIndex = 0) : e.removeAttribute("tabindex"));
-  const observer = new ResizeObserver((seen) => seen.forEach(({ target }) => wide(target)));
+  const observer = new ResizeObserver((seen) => seen.forEach(({ target }) =>
+    [target, ...target.querySelectorAll("mjx-container")].forEach(wide)));
   document.querySelectorAll("div.math").forEach((e) => observer.observe(e));
 }
 
