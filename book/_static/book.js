@@ -45,11 +45,13 @@ function nameControls() {
 // The first page's cars come out of noise once the page is there; a button plays it again, and
 // for readers who want less motion for the first time.
 function offerToPlay(figure) {
-  const picture = figure.querySelector("img"), button = figure.querySelector("button.play");
+  const button = figure.querySelector("button.play");
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let times = 0;
   const play = () => {
-    picture.src = `${picture.dataset.film}?${++times}`; // a new address begins at the first frame
+    const picture = figure.querySelector("img"), film = picture.cloneNode();
+    film.onload = () => figure.querySelector("img").replaceWith(film); // until then the old picture stays
+    film.src = `${picture.dataset.film}?${++times}`; // a new address begins at the first frame
   };
   if (still) button.textContent = "Play it";
   else addEventListener("load", () => setTimeout(play, 300));
