@@ -106,7 +106,7 @@ def with_copy(match: re.Match, folder: Path) -> str:
         return match[0]
     with Image.open(folder / name) as image:
         width, height = (n // 2 for n in image.size)
-    size = "" if "width" in rest else f' width="{width}" height="{height}"'
+    size = "" if ' width="' in rest else f' width="{width}" height="{height}"'
     bare = re.sub(r'\s*class="([^"]*)"', "", rest).rstrip(" /")
     kind = re.search(r'class="([^"]*)"', rest)
     classes = kind[1] if kind else ""
