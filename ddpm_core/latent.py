@@ -2,8 +2,8 @@
 
 A KL autoencoder is a `VAE` whose z is a picture (`spatial`), trained for sharp
 reconstructions above all: `autoencoder_loss`. `LatentScaler` brings its latents to the
-size of noise. `python -m ddpm_core.latent --out FOLDER` trains one (`training`),
-measures it and writes its weights and card.
+size of noise. `ddpm train-autoencoder --out FOLDER` trains one, measures it and writes
+its weights and card.
 """
 
 from collections.abc import Callable, Iterable

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ddpm_core.bounds import Wiener, as_loss, posterior_error
 from ddpm_core.diffusion import TARGETS, add_noise, diffusion_loss
 from ddpm_core.schedules import cosine_schedule
+from ddpm_core.workshop.bounds import Wiener, as_loss, posterior_error
 
 SCHEDULE = cosine_schedule(100)
 TIMES = torch.tensor([3, 20, 50, 80, 97])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_core.lora import LoRA, add_lora, apply_lora, lora_state, merge_lora
 from ddpm_core.unet import UNet, UNetConfig
+from ddpm_core.workshop.lora import LoRA, add_lora, apply_lora, lora_state, merge_lora
 
 CONFIG = UNetConfig((8, 16), (False, True), blocks=1, groups=4, dropout=0.0, patch=2)
 

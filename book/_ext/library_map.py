@@ -59,11 +59,6 @@ CORE = {
         Module("score", "the score, Langevin's step, the equations", "schedules"),
         Module("mixtures", "data whose best denoiser is a formula", "schedules"),
         Module(
-            "bounds",
-            "the least loss that data allow, and that of a linear denoiser",
-            "schedules diffusion mixtures",
-        ),
-        Module(
             "editing",
             "inpainting and inversion, around a sampler's step",
             "schedules diffusion samplers",
@@ -80,7 +75,6 @@ CORE = {
         Module("gan", "the adversarial game, a generator and its critic", "levels"),
         Module("metrics", "distances, precision, recall, coverage, texture"),
         Module("training", "the loop, averaged weights, checkpoints"),
-        Module("lora", "changes of low rank to a trained network"),
     ],
     "A trained model": [
         Module(

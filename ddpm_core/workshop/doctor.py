@@ -13,12 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddpm_core.bounds import Wiener, as_loss, posterior_error
 from ddpm_core.datasets import to_float
 from ddpm_core.diffusion import TARGETS, add_noise, diffusion_loss, min_snr
 from ddpm_core.models import DiffusionModel, best_device
 from ddpm_core.types import Images, PerSample, Samples, Times
 from ddpm_core.workshop.batches import Batches, Split, load_split
+from ddpm_core.workshop.bounds import Wiener, as_loss, posterior_error
 from ddpm_core.workshop.evaluation import draw_samples, nearest_images
 from ddpm_core.workshop.folder import read_log
 from ddpm_core.workshop.opened import is_run, open_model, trained_as
@@ -198,9 +198,7 @@ class Examined:
     falling: float | None  # the last quarter's mean loss over the third quarter's
     rough: float | None  # largest of the second half's losses over its median
     grad_norm: float | None  # median of the last rows, over the bound
-    computed: (
-        float | None
-    )  # the raw weights' loss on training images, as the log has it
+    computed: float | None  # raw weights' loss on training images, as in the log
     slips: dict[str, float]  # the same with each slip
     low: float  # range of the images' values
     high: float

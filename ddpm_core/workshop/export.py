@@ -11,7 +11,6 @@ from ddpm_core.datasets.atomic import current_folder, written_folder
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.packed import read_meta
 from ddpm_core.datasets.toy_cars import attributes_showing, caption, draw_toy_cars
-from ddpm_core.lora import lora_state
 from ddpm_core.models import DiffusionModel, Prompted, best_device
 from ddpm_core.types import Images
 from ddpm_core.weights import read_card, save_weights
@@ -31,6 +30,7 @@ from ddpm_core.workshop.evaluation import (
     score,
 )
 from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.lora import lora_state
 from ddpm_core.workshop.opened import is_run, open_model
 from ddpm_core.workshop.presets import Preset
 from ddpm_core.workshop.run import Run

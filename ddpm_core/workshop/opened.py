@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_core import training
-from ddpm_core.lora import add_lora, apply_lora, merge_lora
 from ddpm_core.models import (
     DiffusionModel,
     load_autoencoder,
@@ -17,6 +16,7 @@ from ddpm_core.models import (
 )
 from ddpm_core.weights import find_weights, load_weights, read_card
 from ddpm_core.workshop.folder import RunFolder, flat
+from ddpm_core.workshop.lora import add_lora, apply_lora, merge_lora
 from ddpm_core.workshop.muon import Muon
 from ddpm_core.workshop.presets import Preset, training_of
 

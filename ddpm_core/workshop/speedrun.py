@@ -64,7 +64,7 @@ def reference_step(rounds: int = 40) -> float:
     """The processor time, in seconds, of a fixed step of training on this core.
 
     A step of the network of `photos-32` on 32 images of 32x32, in fp32, with AdamW: the
-    fastest of `rounds`. Records are also told as so many of these steps.
+    fastest of `rounds`. Records are also given as a number of these steps.
     """
     torch.manual_seed(0)
     net = SMALL_UNET.build().to(memory_format=torch.channels_last)
