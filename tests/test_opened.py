@@ -4,27 +4,16 @@ import json
 
 import pytest
 import torch
+from test_export import TINY as EXPORTED
 
 from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.models import load_model
-from ddpm_core.unet import UNetConfig
 from ddpm_core.workshop.cards import card_text
 from ddpm_core.workshop.export import export
 from ddpm_core.workshop.opened import is_run, open_model, trained_as
-from ddpm_core.workshop.presets import PLAIN
 from ddpm_core.workshop.run import Run
 
-TINY = PLAIN.replace(
-    drawn=96,
-    held_out=64,
-    T=20,
-    size=16,
-    network=UNetConfig((8, 16), (False, True), blocks=1, groups=4, patch=2),
-    epochs=2,
-    log_every=1,
-    checkpoint_every=1,
-    strips=(),
-)
+TINY = EXPORTED.replace(size=16)
 
 
 @pytest.fixture(scope="module")
