@@ -99,7 +99,8 @@ class ToyCars:
         The sentences depend on the seed and on each car's place and attributes.
         Chapter 10.
         """
-        rngs = (np.random.default_rng([seed, i]) for i in range(len(self)))
+        # Other numbers than those that drew the car of this place, whatever the seed.
+        rngs = (np.random.default_rng([seed, i, 1]) for i in range(len(self)))
         rows = zip(self.attributes, rngs, strict=True)
         return [loose_caption(row, rng) for row, rng in rows]
 
