@@ -76,7 +76,7 @@ def dropped(
 
     `conditions` (b, ...) are what conditions are made of: classes or rows of tokens. So
     one network learns with and without a condition, Ho and Salimans 2022, algorithm 1.
-    Raises ValueError for a share outside [0, 1], and for an `empty` that is not one
+    Raises ValueError for a fraction outside [0, 1], and for an `empty` that is not one
     condition. Chapter 10.
     """
     check_number("the share that is dropped", share, 0, 1)

@@ -127,11 +127,11 @@ def invert(
 
 
 def slerp(x: Samples, y: Samples, f: float) -> Samples:
-    """Go the share f of the way from x to y on an arc, not on the chord.
+    """Go the fraction f of the way from x to y on an arc, not on the chord.
 
     (sin((1 - f) w) x + sin(f w) y) / sin(w), with w the angle of each pair: Song et al.
-    2021 (DDIM), appendix. Between noises it keeps their length, hence their law.
-    Pairs of one direction go straight. Raises ValueError for unequal shapes and an f
+    2021 (DDIM), appendix. Between noises it keeps their length and distribution. Pairs
+    of one direction go straight. Raises ValueError for unequal shapes and an f
     that is not finite. Chapters 09 and 12.
     """
     check_floating("x", x)

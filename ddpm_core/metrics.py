@@ -39,7 +39,7 @@ class PrecisionRecall(NamedTuple):
 
 
 class DensityCoverage(NamedTuple):
-    """How many fake lie around the real (same law: about 1); share covered, 0..1."""
+    """How many fake lie around the real (about 1 if alike); fraction covered, 0..1."""
 
     density: float
     coverage: float
@@ -97,8 +97,8 @@ def kernel_distance(real: Real, fake: Fake, *, degree: int = 3) -> float:
     KID when the features are Inception's: mean k(x, x') + mean k(y, y')
     - 2 mean k(x, y) over pairs of distinct rows, k(x, y) = (x . y / d + 1)^degree,
     Binkowski et al. 2018, section 4. Unbiased at any n and m of at least 2: for the
-    same law about 0, on both sides of it. Blind to moments above `degree`. Raises
-    ValueError for a degree below 1, otherwise as `frechet_distance`. Chapter 04.
+    same distribution about 0, on both sides of it. Blind to moments above `degree`.
+    Raises ValueError for a degree below 1, otherwise as `frechet_distance`. Chapter 04.
     """
     check_count("degree", degree)
     real, fake = _checked_pair(real, fake, 2)
@@ -121,11 +121,11 @@ def precision_recall(real: Real, fake: Fake, *, k: int = 3) -> PrecisionRecall:
 
 
 def density_coverage(real: Real, fake: Fake, *, k: int = 5) -> DensityCoverage:
-    """Return how many fake the balls of the real hold, and the share that is not empty.
+    """Return how many fake the balls of the real hold, and the fraction not empty.
 
     density = (memberships of fake in balls of the real) / (k m), about 1 for the same
-    law; coverage = the share of real whose ball holds a fake, about 1 - 2^-k for the
-    same law and n = m. Naeem et al. 2020, section 3. A fake outlier cannot flatter
+    distribution; coverage = the fraction of real whose ball holds a fake, then about
+    1 - 2^-k if n = m. Naeem et al. 2020, section 3. A fake outlier cannot flatter
     them as it can recall; but coverage grows with m, and density with samples that
     crowd where the real are dense. Raises ValueError as `precision_recall`. Chapter 04.
     """

@@ -59,8 +59,8 @@ def sde_step(
 
     x + B/2 (x + (1 + churn) score) + sqrt(churn B) noise, where B = log(ab_u / ab_t) is
     the integral of beta from u to t: Song et al. 2021 (SDE), eqs. (6) and (13). churn =
-    1 is the reverse stochastic equation, 0 the ordinary one; all have the same law at
-    each time. Raises ValueError for a negative churn and where no signal is left.
+    1 is the reverse stochastic equation, 0 the ordinary one; all have the same
+    marginals. Raises ValueError for a negative churn and where no signal is left.
     Chapter 13.
     """
     check_number("churn", churn, 0)

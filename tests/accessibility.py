@@ -11,31 +11,53 @@ OPTIONS = {
     },
 }
 
-JUDGE = """async ([context, options]) => {
+# The rules whose answer depends on the theme, for looks that were not judged before.
+OF_COLOURS = {
+    "resultTypes": ["violations"],
+    "preload": False,
+    "runOnly": ["color-contrast", "link-in-text-block"],
+}
+
+JUDGE = """async ([context, options, judged]) => {
   const SEEN = ["color", "backgroundColor", "backgroundImage", "fontSize", "fontWeight",
     "opacity", "filter", "mixBlendMode", "textShadow", "position"];
-  const numbers = {}, looks = new Map(), alike = [];
+  const hash = text => {
+    let h = 2166136261n;
+    for (const c of new TextEncoder().encode(text))
+      h = BigInt.asUintN(64, (h ^ BigInt(c)) * 1099511628211n);
+    return h.toString(36);
+  };
+  const names = {}, looks = new Map(), alike = {};
   for (const e of document.querySelectorAll("*")) {
     e.removeAttribute("data-judged");
     const style = getComputedStyle(e);
     const key = [looks.get(e.parentElement), ...SEEN.map(name => style[name])].join();
-    const look = numbers[key] ??= alike.push([]) - 1;
+    const look = names[key] ??= hash(key);
     looks.set(e, look);
     const texts = [...e.childNodes].filter(node => node.nodeType === Node.TEXT_NODE);
     const length = texts.map(text => text.data.trim()).join("").length;
-    if (e.checkVisibility({ visibilityProperty: true }))
-      alike[look].push({ e, length });
+    if (length && e.closest(context) && e.checkVisibility({ visibilityProperty: true }))
+      (alike[look] ??= []).push({ e, length });
   }
-  for (const group of alike)
-    for (const { e } of group.sort((a, b) => b.length - a.length).slice(0, 8))
-      e.dataset.judged = "";
+  for (const [look, group] of Object.entries(alike)) {
+    if (judged[look] >= 10) continue;
+    group.sort((a, b) => b.length - a.length);
+    for (const { e } of group.slice(0, 8)) e.dataset.judged = "";
+    judged[look] = group[0].length;
+  }
+  if (options.runOnly && !document.querySelector("[data-judged]")) return [[], judged];
   axe.configure({ rules: [{ id: "color-contrast", selector: "[data-judged]" }] });
   const { violations } = await axe.run(context, options);
-  return violations.map(({ id, nodes }) => [id, nodes[0].html]);
+  return [violations.map(({ id, nodes }) => [id, nodes[0].html]), judged];
 }"""
 
 
-def findings(page, context: str = "html") -> list[tuple[str, str]]:
+def findings(
+    page,
+    context: str = "html",
+    options: dict = OPTIONS,
+    judged: dict[str, int] | None = None,
+) -> list[tuple[str, str]]:
     """Each rule of axe-core that a page breaks, with the first place where it does.
 
     Judged is all that can be seen inside `context`, as it stands: nothing is taken out.
@@ -43,11 +65,16 @@ def findings(page, context: str = "html") -> list[tuple[str, str]]:
     four fifths of the whole. A page has some thousand texts but few looks: colours,
     size and weight of the type, and grounds, as computed for an element and for all
     around it. Of each look axe-core judges the eight longest texts, since of a short
-    one, or one that is partly covered, it may not be able to tell.
+    one, or one that is partly covered, it may not be able to tell. Pages share what was
+    judged by one `judged`, which keeps the length of the longest text of each look: ten
+    characters are enough.
 
     Not judged are what is hidden (a closed menu, the search's dialog), and contrast
     where axe-core itself cannot tell: in formulas, whose glyphs are no text, in text
     inside drawings and on pictures, in a text of one character.
     """
     page.evaluate(AXE_SCRIPT)
-    return [tuple(found) for found in page.evaluate(JUDGE, [context, OPTIONS])]
+    judged = {} if judged is None else judged
+    found, known = page.evaluate(JUDGE, [context, options, judged])
+    judged.update(known)
+    return [tuple(rule) for rule in found]

@@ -130,7 +130,7 @@ def browser():
 class Reader:
     """A browser's page that keeps what goes wrong, and may load the book alone.
 
-    Each has a cache of its own, so that what it loads is what a first visit loads.
+    Each has a cache of its own: its first page is a first visit.
     """
 
     def __init__(self, browser, site: str, theme: str, **context):
@@ -140,7 +140,8 @@ class Reader:
             viewport=SIZES["desktop"], color_scheme=theme, **context
         )
         self.context.add_init_script(
-            f"localStorage.mode = localStorage.theme = '{theme}'"
+            f"localStorage.mode = localStorage.theme = '{theme}';"
+            "performance.setResourceTimingBufferSize(1000)"
         )
         self.context.route(lambda url: not url.startswith(site), self.refuse)
         self.page = self.context.new_page()
@@ -171,12 +172,16 @@ class Reader:
         return self.complaints + self.page.evaluate(FAULTS)
 
     def weight(self) -> int:
-        """The bytes that came over the wire, without their headers."""
-        own = [r for r in self.loaded if r.url.startswith(self.site)]
-        return sum(request.sizes()["responseBodySize"] for request in own)
+        """The bytes of the page and of all that it loaded, as they come over a wire."""
+        return self.page.evaluate(
+            """() => ["navigation", "resource"]
+              .flatMap(kind => performance.getEntriesByType(kind))
+              .reduce((sum, entry) => sum + entry.encodedBodySize, 0)"""
+        )
 
     def open(self, document: str):
         """Load a page and wait until its formulas and widgets are drawn."""
+        self.page.emulate_media(color_scheme=self.theme)
         self.page.goto(f"{self.site}{document}.html")
         self.page.evaluate("() => window.loadWidgets?.()")  # they wait to be seen
         self.page.evaluate(
@@ -211,6 +216,20 @@ class Reader:
         )
         self.load_pictures()
 
+    def choose(self, theme: str):
+        """Change the theme by the page's own button, and what the system prefers."""
+        self.page.emulate_media(color_scheme=theme)
+        self.page.evaluate(
+            """theme => {
+              for (let turn = 0; turn < 3; turn++)
+                if (localStorage.mode !== theme)
+                  document.querySelector(".theme-switch-button").click();
+              return Promise.all(document.getAnimations().map(e => e.finished));
+            }""",
+            theme,
+        )
+        self.load_pictures()
+
     def resize(self, size: str):
         """Change the window, and wait until the tab key reaches all that scrolls."""
         self.page.set_viewport_size(SIZES[size])
@@ -238,15 +257,16 @@ reader = pytest.fixture(readers, name="reader")
 lasting_reader = pytest.fixture(readers, name="lasting_reader", scope="module")
 
 
-VISITS = {f"{d}-{theme}": (d, theme) for d in documents() for theme in THEMES}
+@pytest.fixture(scope="module")
+def visitor(lasting_reader) -> Reader:
+    """The one who visits all pages, and keeps what they share."""
+    return lasting_reader("light")
 
 
-@pytest.fixture(scope="module", params=VISITS)
-def visit(request, browser, site) -> Iterator[Reader]:
-    """A reader of a page with all unfolded: each page in each theme, in turn."""
-    document, theme = VISITS[request.param]
-    read = Reader(browser, site, theme)
-    read.open(document)
-    read.unfold()
-    yield read
-    read.context.close()
+@pytest.fixture(scope="module", params=documents())
+def visit(request, visitor) -> Reader:
+    """The visitor on a page with all unfolded: each page in turn."""
+    visitor.complaints.clear()
+    visitor.open(request.param)
+    visitor.unfold()
+    return visitor

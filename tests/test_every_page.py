@@ -1,6 +1,6 @@
 """Every page of the built book, in each theme and at each width; its widgets.
 
-One load of a page in a theme serves all tests of it.
+One load of a page serves all tests of it, in their order here.
 """
 
 from functools import cache
@@ -9,13 +9,15 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
-from accessibility import findings
+from accessibility import OF_COLOURS, OPTIONS, findings
 from reader import HTML, ROOT, SIZES, THEMES, compressed, documents
 
 
-def test_page_is_sound(visit):
+@pytest.mark.parametrize("theme", THEMES)
+def test_page_is_sound(visit, theme):
     page = visit.page
-    assert page.evaluate("document.documentElement.dataset.theme") == visit.theme
+    visit.choose(theme)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
     for name, size in SIZES.items():
         page.set_viewport_size(size)
         assert visit.faults() == [], f"at the size of a {name}"
@@ -80,11 +82,42 @@ def test_terms_stand_in_prose_alone_and_once(visit):
 # Accessibility ----------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def judged() -> dict[str, int]:
+    """How many texts of each look have been judged, on all pages."""
+    return {}
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_page_can_be_read_by_everyone(visit, size):
-    """No finding of axe-core; `findings` says what that covers."""
+@pytest.mark.parametrize("theme", THEMES)
+def test_page_can_be_read_by_everyone(visit, judged, theme, size):
+    """No finding of axe-core; `findings` says what that covers.
+
+    All rules judge the page on a phone by day; what depends on colours, all looks.
+    """
+    visit.choose(theme)
     visit.resize(size)
-    assert findings(visit.page) == []
+    options = OPTIONS if (theme, size) == ("light", "phone") else OF_COLOURS
+    assert findings(visit.page, options=options, judged=judged) == []
+
+
+KINDS = [
+    "book/intro",
+    "book/browser",
+    "book/reference",
+    "chapters/bug_clinic",
+    "search",
+]
+
+
+@pytest.mark.parametrize("document", KINDS)
+def test_kind_of_page_can_be_read_by_everyone_on_a_desktop(reader, document):
+    """What a desktop shows besides, bars at the sides, is the same on all pages."""
+    read = reader("light")
+    read.open(document)
+    read.unfold()
+    read.resize("desktop")
+    assert findings(read.page) == []
 
 
 BARRIERS = """<dd><details>
@@ -119,14 +152,13 @@ def notebooks_with_widgets() -> list[str]:
     return [d for d in chapters if view in (ROOT / f"{d}.ipynb").read_text()]
 
 
-with_widgets = pytest.mark.parametrize(
-    "visit", [f"{d}-light" for d in notebooks_with_widgets()], indirect=True
-)
+with_widgets = pytest.mark.parametrize("visit", notebooks_with_widgets(), indirect=True)
 
 
 @pytest.fixture
 def desk(visit):
-    """The page as seen on a desktop."""
+    """The page as seen on a desktop by day."""
+    visit.choose("light")
     visit.resize("desktop")
     return visit
 

@@ -1,7 +1,7 @@
 """What every chapter's checks share: run the reader's function and answer in words.
 
-A check holds a function to laws, and looks for the likely mistakes first, so that each
-has its own hint. Write one as
+A check tests properties of a function, and looks for the likely mistakes first, so that
+each has its own hint. Write one as
 
     @exercise
     def check_doubled(doubled):
@@ -36,14 +36,14 @@ class Result:
         """Show nothing: the check has printed the answer already."""
 
 
-class BrokenLaw(Exception):
-    """A law does not hold; the message is the hint."""
+class BrokenProperty(Exception):
+    """A property does not hold; the message is the hint."""
 
 
 def expect(holds: bool, hint: str) -> None:
-    """Go on if the law holds, else end the check with the hint."""
+    """Go on if the property holds, else end the check with the hint."""
     if not holds:
-        raise BrokenLaw(hint)
+        raise BrokenProperty(hint)
 
 
 def reject(seen: bool, hint: str) -> None:
@@ -85,25 +85,25 @@ def close(actual: Tensor | float, expected: Tensor | float, tolerance=1e-4) -> b
     return torch.allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def exercise(laws: Callable[[Callable], str]) -> Callable[[Callable], Result]:
-    """Turn a function of laws into a check, which prints and returns a `Result`.
+def exercise(properties: Callable[[Callable], str]) -> Callable[[Callable], Result]:
+    """Turn a function of properties into a check, which prints and returns a `Result`.
 
     A check never raises: a notebook with open exercises runs to its end.
     """
 
-    @wraps(laws)
+    @wraps(properties)
     def check(attempt: Callable) -> Result:
-        result = _judge(laws, attempt)
+        result = _judge(properties, attempt)
         print(textwrap.fill(str(result), WIDTH))
         return result
 
     return check
 
 
-def _judge(laws: Callable[[Callable], str], attempt: Callable) -> Result:
+def _judge(properties: Callable[[Callable], str], attempt: Callable) -> Result:
     try:
-        return Result(PASSED, laws(attempt))
-    except BrokenLaw as broken:
+        return Result(PASSED, properties(attempt))
+    except BrokenProperty as broken:
         return Result(FAILED, str(broken))
     except NotImplementedError as error:
         if not error.args:  # the stub's; torch raises it too, with a message

@@ -266,7 +266,7 @@ def check_samples_needed(samples_needed):
         wanted = ceil(log(chance) / log(1 - share))
         result = _number(samples_needed(share, chance))
         wrong = not close(result, wanted)
-        where = f"for a share of {share:g} and a chance of {chance:g} "
+        where = f"for a fraction of {share:g} and a chance of {chance:g} "
         reject(
             wrong and close(result, ceil(log(1 - chance) / log(1 - share))),
             where + "you ask for n at which the value is missing almost surely",

@@ -268,7 +268,7 @@ def check_drop_classes(drop_classes):
     )
     expect(
         close(sum(shares) / 30, share, 0.01),
-        f"of many samples a share of {share} must be dropped, not {shares[0]:.3f}",
+        f"of many samples a fraction of {share} must be dropped, not {shares[0]:.3f}",
     )
     reject(
         torch.equal(dropped(0), dropped(1)),
@@ -295,7 +295,7 @@ def check_drop_classes(drop_classes):
     )
     expect(
         torch.equal(dropped(0, 0.0), before) and bool((dropped(0, 1.0) == empty).all()),
-        "a share of 0 must keep all, a share of 1 drop all",
+        "a fraction of 0 must keep all, a fraction of 1 drop all",
     )
     return "each sample for itself, to `empty`, in the right share, from the generator"
 

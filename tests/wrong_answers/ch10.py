@@ -133,7 +133,7 @@ WRONG = {
         ),
         (
             lambda c, e, s, g: c.masked_fill(torch.randn(len(c), generator=g) < s, e),
-            "a share of 0.1 must be dropped",
+            "a fraction of 0.1 must be dropped",
         ),
         (
             lambda c, e, s, g: c.masked_fill(torch.rand(len(c), generator=g) < s, 3),
@@ -141,7 +141,7 @@ WRONG = {
         ),
         (
             lambda c, e, s, g: c.masked_fill(torch.rand(len(c), generator=g) < 0.1, e),
-            "a share of 0 must keep all",
+            "a fraction of 0 must keep all",
         ),
         (lambda c, e, s, g: c.masked_fill(_rand(len(c)) < s, e), "two generators"),
         (lambda c, e, s, g: c.masked_fill(torch.rand(len(c)) < s, e), "one seed"),

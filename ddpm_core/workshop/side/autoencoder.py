@@ -138,7 +138,9 @@ def main(
     test: Annotated[int, typer.Option(help="held-out images to measure on")] = 2_000,
     adversarial: Annotated[
         float,
-        typer.Option(help="pull of a critic, as a share of the perceptual distance's"),
+        typer.Option(
+            help="pull of a critic, as a fraction of the perceptual distance's"
+        ),
     ] = 0.0,
     adversarial_start: Annotated[
         int, typer.Option(help="steps before it begins")
