@@ -210,6 +210,18 @@ def test_authors_and_year_name_an_entry(text, keys):
     assert auto_links.cited(match, BIBLIOGRAPHY) == keys
 
 
+@pytest.mark.parametrize(
+    ("text", "link"),
+    [
+        ("as Ho et al. (2020) do", "Ho et al. (2020)"),
+        ("(Ho et al. 2020) does", "Ho et al. 2020"),
+        ("Ho et al. (2020, eq. 7)", "Ho et al. (2020"),
+    ],
+)
+def test_a_citation_takes_both_brackets_of_its_year(text, link):
+    assert auto_links.CITATION.search(text)[0] == link
+
+
 def test_links_keep_to_prose():
     words = [
         nodes.title("", "chapter 05"),

@@ -159,7 +159,7 @@ def test_two_processes_train_as_one(packed, tmp_path):
 def test_a_lost_process_ends_the_run_which_goes_on_with_another_number(
     packed, tmp_path
 ):
-    preset = tiny(packed, epochs=50, strips=())
+    preset = tiny(packed, epochs=15, strips=())
     one, two = tmp_path / "one", tmp_path / "two"
     alone = start(*command(preset, one))
     pair = start_pair(*command(preset, two))

@@ -21,7 +21,8 @@ CHAPTERS = re.compile(r"\b[Cc]hapters? \d\d(?:(?:,| and| to) \d\d)*\b")
 ONE_CHAPTER = re.compile(r"(?:[Cc]hapter )?\d\d")
 NAME = r"(?:[Vv]an (?:den )?)?[A-Z][\w’'-]+"
 CITATION = re.compile(
-    rf"\b({NAME})((?:, {NAME})*)(,? and {NAME}| et al\.)?,? \(?((?:19|20)\d\d)\b"
+    rf"\b({NAME})((?:, {NAME})*)(,? and {NAME}| et al\.)?,? "
+    r"\(?((?:19|20)\d\d)\b(?:(?<=\(\d{4})\))?"  # with its bracket, if it has a pair
 )
 EVERYDAY = {"generator", "inversion", "precision", "recall", "score"}
 """Terms that are also plain words: linked only where the glossary says they belong."""
