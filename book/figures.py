@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ddpm_core.datasets import draw_toy_cars
 from ddpm_core.datasets.images import to_uint8
+from ddpm_core.display.plots import encode_png
 from ddpm_core.models import load_model
-from ddpm_core.plots import encode_png
 
 STATIC = Path(__file__).parent / "_static"
 MODEL, SCALE, SEED = "toy-cars-text-32", 2.0, 1

@@ -2,14 +2,14 @@
 
 The process:    schedules, diffusion, samplers
 Networks:       unet, dit, attention, compiling
-Conditions:     conditioning, tokens, clip, published_clip, latent, classifier
+Conditions:     conditioning, tokens, clip, published_clip, latent
 Further views:  score, mixtures, editing, distillation
-Neighbours:     vae, gan, levels, metrics, training, muon
+Loop and judge: training, metrics
 Trained models: config, weights, models
-For chapters:   plots, widgets
 Everywhere:     types, checking, values, options
 
-One door further: `datasets` (toy cars, photos) and `workshop` (runs, cards, commands).
+One door further: `datasets` (toy cars, photos), `neighbours` (VAE, GAN, classifier),
+`display` (figures, sliders) and `workshop` (runs, cards, commands).
 A sampler knows a model only as a function `denoise(x_t, t) -> x0_hat`.
 """
 

@@ -1,7 +1,7 @@
 """A small CLIP: images and captions in one space, by contrast. Chapter 10.
 
-Its text tower tells a U-Net what to draw. `python -m ddpm_core.clip --out FOLDER`
-trains it on captioned toy cars (`training`), measures it, writes its weights and card.
+Its text tower conditions a U-Net on a prompt. `ddpm train-clip --out FOLDER` trains it
+on captioned toy cars, measures it and writes its weights and card.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from ddpm_core.checking import (
     check_integers,
     check_shape,
 )
-from ddpm_core.classifier import convolutions
+from ddpm_core.neighbours.classifier import convolutions
 from ddpm_core.options import check
 from ddpm_core.tokens import END, PAD, Tokenizer, Tokens
 from ddpm_core.types import Condition, Images

@@ -20,8 +20,8 @@ from ddpm_core.checking import (
     check_output,
     check_shape,
 )
+from ddpm_core.neighbours.vae import VAE, VAEConfig, kl_to_standard_normal
 from ddpm_core.types import FeatureMap, Images, PerSample
-from ddpm_core.vae import VAE, VAEConfig, kl_to_standard_normal
 from ddpm_core.weights import fit_weights, load_weights, read_config
 
 LatentImages = Float[Tensor, "b channels rows columns"]

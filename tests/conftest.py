@@ -97,7 +97,7 @@ def tiny_autoencoder(tmp_path_factory) -> str:
     """Weights of an untrained autoencoder, from 16x16 to latents of 4x4x2."""
     from ddpm_core.datasets import draw_toy_cars, to_float
     from ddpm_core.latent import LatentScaler
-    from ddpm_core.vae import VAE, VAEConfig
+    from ddpm_core.neighbours.vae import VAE, VAEConfig
     from ddpm_core.weights import save_weights
 
     torch.manual_seed(0)

@@ -165,9 +165,13 @@ def test_address_of_the_site_follows_from_the_repository(url, base, site):
 
 
 def test_source_is_linked_where_there_is_a_repository():
-    assert source_url(application(""), "ddpm_core/vae.py", 3) == ""
-    url = source_url(application("https://github.com/some/book"), "ddpm_core/vae.py", 3)
-    assert url == "https://github.com/some/book/blob/main/ddpm_core/vae.py#L3"
+    assert source_url(application(""), "ddpm_core/neighbours/vae.py", 3) == ""
+    url = source_url(
+        application("https://github.com/some/book"), "ddpm_core/neighbours/vae.py", 3
+    )
+    assert (
+        url == "https://github.com/some/book/blob/main/ddpm_core/neighbours/vae.py#L3"
+    )
 
 
 # Figures ----------------------------------------------------------------------------

@@ -18,9 +18,7 @@ from ddpm_core import (
     diffusion,
     distillation,
     editing,
-    gan,
     latent,
-    levels,
     metrics,
     mixtures,
     samplers,
@@ -28,9 +26,9 @@ from ddpm_core import (
     score,
     training,
     unet,
-    vae,
 )
 from ddpm_core.checking import check_count, check_number, quoted
+from ddpm_core.neighbours import gan, levels, vae
 from ddpm_core.types import Condition
 
 pytestmark = pytest.mark.usefixtures("no_type_checks")

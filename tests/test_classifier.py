@@ -7,11 +7,6 @@ import shutil
 import pytest
 import torch
 
-from ddpm_core.classifier import (
-    AttributeClassifier,
-    ClassifierConfig,
-    load_classifier,
-)
 from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
 from ddpm_core.metrics import (
@@ -19,6 +14,11 @@ from ddpm_core.metrics import (
     density_coverage,
     frechet_distance,
     precision_recall,
+)
+from ddpm_core.neighbours.classifier import (
+    AttributeClassifier,
+    ClassifierConfig,
+    load_classifier,
 )
 from ddpm_core.weights import find_weights
 from ddpm_core.workshop.cards import card_text

@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_core.classifier import load_classifier
 from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars
+from ddpm_core.neighbours.classifier import load_classifier
 from ddpm_core.workshop import cli
 
 

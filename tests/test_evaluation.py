@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddpm_core.classifier import AttributeClassifier
 from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars, to_float, write_packed
 from ddpm_core.metrics import frechet_distance
+from ddpm_core.neighbours.classifier import AttributeClassifier
 from ddpm_core.workshop.batches import load_split
 from ddpm_core.workshop.evaluation import (
     Extractor,

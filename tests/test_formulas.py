@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from ddpm_core import gan, mixtures, samplers, schedules
+from ddpm_core import mixtures, samplers, schedules
+from ddpm_core.neighbours import gan
 
 F64 = torch.float64
 GRID = torch.linspace(-12, 12, 24_001, dtype=F64)

@@ -9,11 +9,11 @@ import torch
 from photo_samples import save_photo
 from test_cli import ddpm, succeeded
 
-from ddpm_core import plots
 from ddpm_core.config import ModelConfig
 from ddpm_core.datasets import PackedImages, prepare, to_float
 from ddpm_core.datasets.packed import write_packed
 from ddpm_core.datasets.sizes import read_size, spelled, typed
+from ddpm_core.display import plots
 from ddpm_core.dit import DiTConfig
 from ddpm_core.models import load_model
 from ddpm_core.unet import UNetConfig

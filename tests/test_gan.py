@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_core.gan import (
+from ddpm_core.neighbours.gan import (
     MINIMAX,
     NON_SATURATING,
     WASSERSTEIN,

@@ -15,7 +15,13 @@ from ddpm_core.latent import (
     lpips_distance,
     perceptual_distance,
 )
-from ddpm_core.vae import VAE, Encoding, VAEConfig, kl_to_standard_normal, sample
+from ddpm_core.neighbours.vae import (
+    VAE,
+    Encoding,
+    VAEConfig,
+    kl_to_standard_normal,
+    sample,
+)
 from ddpm_core.weights import save_weights
 from ddpm_core.workshop.side.autoencoder import CONFIG, load_images, main, measure
 

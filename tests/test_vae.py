@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from ddpm_core.vae import (
+from ddpm_core.neighbours.vae import (
     VAE,
     Encoding,
     VAEConfig,

@@ -21,8 +21,8 @@ from ipywidgets import (
 from ipywidgets.embed import dependency_state
 from PIL import Image
 
-from ddpm_core import plots, widgets
 from ddpm_core.diffusion import add_noise
+from ddpm_core.display import plots, widgets
 from ddpm_core.schedules import cosine_schedule, linear_schedule
 
 PRESETS = {"linear": linear_schedule(100), "cosine": cosine_schedule(50)}
@@ -240,7 +240,7 @@ def test_explorer_refuses_what_it_cannot_show(shape, low, message):
 def old(monkeypatch):
     """The module as it is where ipywidgets has no Stack."""
     monkeypatch.delattr("ipywidgets.Stack")
-    spec = importlib.util.find_spec("ddpm_core.widgets")
+    spec = importlib.util.find_spec("ddpm_core.display.widgets")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,7 +1,7 @@
 """Sphinx extension: figures have their alternative texts and captions on the pages.
 
 A figure's text is in its cell's metadata, where MyST-NB looks for it:
-`"mystnb": {"image": {"alt": "..."}}`. Texts that `ddpm_core.plots.show` has stored with
+`"mystnb": {"image": {"alt": "..."}}`. Texts that `display.plots.show` has stored with
 the output reach the page here. A paragraph that begins with **Figure 5.2.** is the
 caption of the figure above it.
 """

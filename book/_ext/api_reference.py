@@ -18,7 +18,7 @@ from repository import source_url
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-from library_map import CORE, ROOMS
+from library_map import CORE, ROOMS, WORKSHOP
 
 PACKAGE = "ddpm_core"
 CHAPTERS = re.compile(r"\s*\bChapters?\s+(\d\d(?:(?:,|\s+and|\s+to)\s+\d\d)*)\.$")
@@ -78,7 +78,7 @@ def files_of(root: Path, module: str) -> list[Path]:
 def all_modules() -> list[str]:
     """The modules and rooms of the map, in its order."""
     core = [module.name for part in CORE.values() for module in part]
-    return core + [room.name for room in ROOMS if "." not in room.name]
+    return core + [m.name for m in (*ROOMS, *WORKSHOP) if "." not in m.name]
 
 
 def dotted(root: Path, path: Path) -> str:

@@ -49,11 +49,10 @@ CORE = {
         Module(
             "clip",
             "images and captions in one space; encodes prompts",
-            "classifier tokens weights",
+            "neighbours tokens weights",
         ),
         Module("published_clip", "a published CLIP's text tower in its place"),
-        Module("latent", "a small space to diffuse in, and back", "vae weights"),
-        Module("classifier", "reads the attributes of a toy car", "datasets weights"),
+        Module("latent", "a small space to diffuse in, and back", "neighbours weights"),
     ],
     "Further views": [
         Module("score", "the score, Langevin's step, the equations", "schedules"),
@@ -69,10 +68,7 @@ CORE = {
             "schedules diffusion samplers",
         ),
     ],
-    "Neighbours, judges, the loop": [
-        Module("levels", "what the networks of `vae` and `gan` have in common"),
-        Module("vae", "the variational autoencoder", "levels"),
-        Module("gan", "the adversarial game, a generator and its critic", "levels"),
+    "The judge and the loop": [
         Module("metrics", "distances, precision, recall, coverage, texture"),
         Module("training", "the loop, averaged weights, checkpoints"),
     ],
@@ -90,10 +86,6 @@ CORE = {
             "published_clip latent",
         ),
     ],
-    "For the chapters": [
-        Module("plots", "grids, strips, curves", "datasets"),
-        Module("widgets", "figures with sliders", "plots datasets diffusion schedules"),
-    ],
     "In every module": [
         Module("types", "names for the shapes of tensors"),
         Module("checking", "checks of what public functions take", "values"),
@@ -107,19 +99,34 @@ ROOMS = [
     Module("datasets", "toy cars; packed images; how results are written"),
     Module("datasets.photos", "photos from folders, zips, parquet files and the hub"),
     Module(
+        "neighbours",
+        "networks beside the diffusion models: VAE, GAN, a classifier of toy cars",
+        "datasets weights",
+    ),
+    Module(
+        "display",
+        "for the chapters: grids, strips, curves; figures with sliders",
+        "datasets diffusion schedules",
+    ),
+]
+"""What lies one door further, and what it may import of the core and other rooms."""
+
+WORKSHOP = [
+    Module(
         "workshop",
         "all that has a folder, a command line, a card or a table: presets, runs, "
         "evaluation, cards, tables, side trainings, exercises, commands",
-        "the core, `datasets`",
+        "the core, the rooms",
     ),
     Module("cli", "the entry points: `ddpm`, `python -m ddpm_core`", "`workshop.cli`"),
 ]
-"""What lies one door further."""
+"""What makes runs and commands of it."""
 
 
 def allowed() -> dict[str, set[str]]:
-    """What each module of the core may import of the library, by name."""
-    modules = [module for part in CORE.values() for module in part]
+    """What each module of the core, and each room, may import of the library."""
+    core = [module for part in CORE.values() for module in part]
+    modules = core + [room for room in ROOMS if "." not in room.name]
     return {m.name: (set(m.imports.split()) | OPEN) - {m.name} for m in modules}
 
 
@@ -132,9 +139,10 @@ def rows() -> list[str]:
             names = ", ".join(f"`{name}`" for name in m.imports.split())
             lines.append(f"| `{m.name}` | {m.holds} | {names} |")
     lines.append("| **One door further** | | |")
-    lines += [f"| `{m.name}/` | {m.holds} | {m.imports} |" for m in ROOMS[:-1]]
-    lines += [f"| `{m.name}` | {m.holds} | {m.imports} |" for m in ROOMS[-1:]]
-    return lines
+    for m in ROOMS:
+        names = ", ".join(f"`{name}`" for name in m.imports.split())
+        lines.append(f"| `{m.name}/` | {m.holds} | {names} |")
+    return lines + [f"| `{m.name}` | {m.holds} | {m.imports} |" for m in WORKSHOP]
 
 
 class LibraryMap(SphinxDirective):

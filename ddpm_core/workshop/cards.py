@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ddpm_core.datasets.sizes import spelled
 from ddpm_core.datasets.toy_cars import NEVER_TRAINED
-from ddpm_core.vae import VAEConfig
+from ddpm_core.neighbours.vae import VAEConfig
 
 SHOWN = 64  # samples in a card's picture
 NEVER_SEEN = 128  # samples of each combination that was left out of training
@@ -291,7 +291,7 @@ def _classifier(card: dict) -> Words:
     table = [f"| attribute | {' | '.join(kinds)} |", "| --- " * 5 + "|", *rows]
     return Words(
         about="Reads body, colour, facing, time of day and ground off a toy car of "
-        "32x32 pixels\n(`ddpm_core.classifier.AttributeClassifier`), and gives the "
+        "32x32 pixels\n(`neighbours.classifier.AttributeClassifier`), and gives the "
         "features on which drawn and generated cars are\ncompared (chapter 04).",
         facts="\n- Half of the images were mirrored, all blurred a little and given "
         "noise of a std of up to 0.1;\n  one in eight was replaced by noise that shows "
@@ -312,9 +312,9 @@ def _classifier(card: dict) -> Words:
 KINDS: dict[str, Callable[[dict], Words]] = {
     "diffusion": _diffusion,
     "lora": _lora,
-    "vae": _generator("A variational autoencoder (`ddpm_core.vae`, chapter 02)"),
+    "vae": _generator("A variational autoencoder (`neighbours.vae`, chapter 02)"),
     "gan": _generator(
-        "The generator of a Wasserstein GAN (`ddpm_core.gan`, chapter 03)"
+        "The generator of a Wasserstein GAN (`neighbours.gan`, chapter 03)"
     ),
     "autoencoder": _autoencoder,
     "clip": _clip,

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ddpm_core import gan, vae
 from ddpm_core.models import DiffusionModel, load_model
+from ddpm_core.neighbours import gan, vae
 from ddpm_core.types import Images
 from ddpm_core.weights import WEIGHTS, fit_weights, load_weights, read_config
 from ddpm_core.workshop.evaluation import draw_samples, sampled_prompts

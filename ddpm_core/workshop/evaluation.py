@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from ddpm_core import metrics
 from ddpm_core.checking import check_count
-from ddpm_core.classifier import Attributes, load_classifier
 from ddpm_core.datasets import PackedImages, to_float, to_uint8
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.sizes import typed
@@ -26,6 +25,7 @@ from ddpm_core.models import (
     best_device,
     step_generators,
 )
+from ddpm_core.neighbours.classifier import Attributes, load_classifier
 from ddpm_core.options import one_of
 from ddpm_core.types import Features, Images
 from ddpm_core.values import sides

@@ -10,10 +10,10 @@ import torch
 import typer
 
 from ddpm_core import metrics, samplers
-from ddpm_core.classifier import load_classifier
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.toy_cars import draw_toy_cars
 from ddpm_core.models import DiffusionModel, load_model
+from ddpm_core.neighbours.classifier import load_classifier
 from ddpm_core.samplers import Step
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Features, Samples

@@ -11,7 +11,6 @@ import typer
 from tqdm import tqdm
 
 from ddpm_core import metrics
-from ddpm_core.classifier import load_classifier
 from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import save_grid, to_float
 from ddpm_core.datasets.packed import PackedImages
@@ -24,10 +23,11 @@ from ddpm_core.latent import (
     lpips_distance,
     perceptual_distance,
 )
+from ddpm_core.neighbours.classifier import load_classifier
+from ddpm_core.neighbours.vae import VAE, VAEConfig, with_decoder_blocks
 from ddpm_core.options import one_of
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
-from ddpm_core.vae import VAE, VAEConfig, with_decoder_blocks
 from ddpm_core.weights import command_line, hardware, read_card, save_weights
 from ddpm_core.workshop.cards import FILES, card_text
 from ddpm_core.workshop.evaluation import imagenet_extractor

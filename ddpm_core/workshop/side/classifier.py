@@ -14,11 +14,11 @@ import typer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ddpm_core.classifier import AttributeClassifier, Attributes
 from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import to_float
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, ToyCars, draw_toy_cars
 from ddpm_core.metrics import attribute_accuracy, frechet_distance
+from ddpm_core.neighbours.classifier import AttributeClassifier, Attributes
 from ddpm_core.types import Images, PerSample
 from ddpm_core.weights import command_line, hardware, save_weights
 from ddpm_core.workshop.cards import FILES, card_text

@@ -11,17 +11,18 @@ import typer
 from torch import nn
 from tqdm import tqdm
 
-from ddpm_core import gan, training
+from ddpm_core import training
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.toy_cars import draw_toy_cars
-from ddpm_core.gan import GANConfig
-from ddpm_core.levels import Levels
+from ddpm_core.neighbours import gan
+from ddpm_core.neighbours.gan import GANConfig
+from ddpm_core.neighbours.levels import Levels
+from ddpm_core.neighbours.vae import VAE, VAEConfig, vae_loss
 from ddpm_core.options import one_of
 from ddpm_core.training import EMA, shuffled, warmup_cosine
 from ddpm_core.types import Images
-from ddpm_core.vae import VAE, VAEConfig, vae_loss
 from ddpm_core.weights import command_line, hardware, save_weights
 from ddpm_core.workshop.cards import FILES, SHOWN, card_text
 from ddpm_core.workshop.contenders import load_contender

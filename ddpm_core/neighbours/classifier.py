@@ -2,8 +2,8 @@
 
 The judge of generated toy cars: its answers make quality and coverage countable, and
 its features are those on which `metrics` compares drawn and generated cars.
-`python -m ddpm_core.classifier --out FOLDER` trains it anew (`training`), measures it
-and writes its weights and card.
+`ddpm train-classifier --out FOLDER` trains it anew, measures it and writes its weights
+and card.
 """
 
 from dataclasses import dataclass, field
@@ -159,7 +159,7 @@ def load_classifier(
     if list(config.attributes.items()) != list(ATTRIBUTES.items()):
         raise ValueError(
             f"{name} reads {config.attributes}, but toy cars now have {ATTRIBUTES}; "
-            "train it anew: python -m ddpm_core.classifier"
+            "train it anew: ddpm train-classifier"
         )
     net = AttributeClassifier(config)
     fit_weights(net, state, name)

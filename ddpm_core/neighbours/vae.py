@@ -17,7 +17,7 @@ from ddpm_core.checking import (
     check_output,
     check_shape,
 )
-from ddpm_core.levels import Levels, Residual, conv, draw_rows, normalised
+from ddpm_core.neighbours.levels import Levels, Residual, conv, draw_rows, normalised
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d *side"]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ddpm_core.datasets.images import check_images, to_uint8
 from ddpm_core.diffusion import add_noise
-from ddpm_core.plots import BLUE, ORANGE, encode_png, to_png
+from ddpm_core.display.plots import BLUE, ORANGE, encode_png, to_png
 from ddpm_core.schedules import (
     Schedule,
     cosine_schedule,

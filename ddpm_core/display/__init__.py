@@ -1,0 +1,1 @@
+"""For the chapters: figures, and figures with sliders."""

@@ -1,0 +1,1 @@
+"""Networks beside the diffusion models: VAE, GAN, a classifier of toy cars."""
