@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_core.datasets import places
+from ddpm_core.datasets import places, toy_cars
 from ddpm_core.weights import find_weights
+from ddpm_core.workshop.commands import models as commands_models
 from ddpm_core.workshop.commands.models import models
 
 ROOT = Path(__file__).parents[1]
@@ -126,3 +127,22 @@ def test_a_wheel_draws_cars_in_an_empty_folder(tmp_path):
     assert [path.name for path in empty.iterdir()] == ["samples.png"]
     listed = run("models").stdout
     assert "toy-cars-32" in listed and "photos-32" in listed and "not here" in listed
+
+
+def test_another_colour_lists_the_models_to_train_again(monkeypatch, capsys):
+    models()
+    assert commands_models.STALE not in capsys.readouterr().out
+    more = (*toy_cars.COLOURS, "pink")
+    for module in (toy_cars, commands_models):
+        monkeypatch.setattr(module, "COLOURS", more)
+        monkeypatch.setattr(
+            module, "ATTRIBUTES", toy_cars.ATTRIBUTES | {"colour": more}
+        )
+    models()
+    stale = {
+        line.split()[0]
+        for line in capsys.readouterr().out.splitlines()
+        if line.endswith(commands_models.STALE)
+    }
+    assert {"toy-cars-32", "toy-cars-classifier-32", "toy-cars-clip-32"} <= stale
+    assert not any(name.startswith(("photos", "cars")) for name in stale)

@@ -372,9 +372,10 @@ def test_loose_captions_say_nothing_wrong(many):
 
 @pytest.mark.parametrize("seed", [0, 1])  # 0 drew the cars themselves
 def test_loose_captions_depend_on_the_seed_alone_and_use_every_wording(many, seed):
+    plain = many.captions
     captions = many.loose_captions(seed)
     assert captions == many.loose_captions(seed) != many.loose_captions(seed + 1)
-    assert many.captions == draw_toy_cars(800, size=16).captions  # not touched
+    assert many.captions == plain
     for values in toy_cars.WORDINGS.values():
         for ways in values.values():
             said = ([way for way in ways if way in text] for text in captions)

@@ -34,6 +34,16 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }
 """The values of each attribute; an attribute is stored as its place in this list."""
 
+PHRASES: dict[str, dict[str, str]] = {
+    "facing": {side: f"facing {side}" for side in FACINGS},
+    "time": {"day": "by day", "night": "at night"},
+    "ground": {
+        floor: {"road": "on the road", "snow": "in snow"}.get(floor, f"on {floor}")
+        for floor in GROUNDS
+    },
+}
+"""How a caption says what is no adjective or noun."""
+
 NEVER_TRAINED = (
     "purple+convertible+snow",
     "orange+pickup truck+night",
@@ -118,13 +128,10 @@ def caption(
     )
     words = ["an" if colour[0] in "aeiou" else "a", colour, body]
     if ground:
-        words.append(
-            {"road": "on the road", "snow": "in snow"}.get(floor, f"on {floor}")
-        )
+        words.append(PHRASES["ground"][floor])
     if facing:
-        words.append(f"facing {side}")
-    words.append("at night" if time == "night" else "by day")
-    return " ".join(words)
+        words.append(PHRASES["facing"][side])
+    return " ".join([*words, PHRASES["time"][time]])
 
 
 def loose_caption(attributes: Int64[np.ndarray, " 5"], rng: np.random.Generator) -> str:

@@ -7,17 +7,15 @@ word is answered with all that can be said, by kind, and the nearest in meaning.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from ddpm_core.datasets.toy_cars import BODIES, COLOURS, PHRASES
+
 SAYABLE = {
-    "kind of car": (
-        "car", "sedan", "SUV", "van", "convertible", "pickup truck", "sports car",
-    ),
-    "colour": (
-        "red", "orange", "yellow", "green", "blue", "purple", "white", "black",
-    ),
-    "ground": ("on the road", "on grass", "in snow", "on sand"),
-    "time": ("by day", "at night"),
-    "direction": ("facing left", "facing right"),
-}  # fmt: skip
+    "kind of car": ("car", *BODIES),
+    "colour": COLOURS,
+    "ground": tuple(PHRASES["ground"].values()),
+    "time": tuple(PHRASES["time"].values()),
+    "direction": tuple(PHRASES["facing"].values()),
+}
 """What the captions of toy cars can say, by kind. Chapter 10."""
 
 MEANINGS = {

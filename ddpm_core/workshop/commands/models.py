@@ -5,6 +5,7 @@ import json
 import typer
 
 from ddpm_core.datasets import places
+from ddpm_core.datasets.toy_cars import ATTRIBUTES, BODIES, COLOURS
 
 
 def models() -> None:
@@ -29,5 +30,22 @@ def line_of(name: str) -> str:
     side = card["config"].get("size", 32)
     return (
         f"{name:26} {card['kind']:12} {card['parameters']:>10,} parameters, "
-        f"{side}x{side} pixels"
+        f"{side}x{side} pixels{'' if up_to_date(card) else STALE}"
+    )
+
+
+STALE = "; trained on other toy cars: train it again"
+
+
+def up_to_date(card: dict) -> bool:
+    """Whether the toy cars that a card names have the values that are drawn now.
+
+    A classifier's configuration has them, a text model's has their words, and what
+    draws them was measured value by value. Of what names none, nothing is known here.
+    """
+    known = card["config"].get("attributes") or card["measured"].get("attributes", {})
+    words = {w for value in (*BODIES, *COLOURS) for w in value.lower().split()}
+    return words <= set(card["config"].get("words", words)) and all(
+        set(values) - {"confidence"} == set(ATTRIBUTES[name])
+        for name, values in known.items()
     )

@@ -1,5 +1,6 @@
 """`ddpm prepare`: photos packed for training."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,13 @@ def prepare(
     if margin is not None and not boxes:
         raise ValueError("--margin is around the boxes of --boxes: give both")
     around = MARGIN if boxes and margin is None else margin
+    if (out / "meta.json").is_file():
+        with suppress(ValueError):  # of an earlier version, say
+            there = datasets.read_meta(out)
+            typer.echo(
+                f"{out} holds {there['n']:,} images from {there['source']}: they are "
+                "replaced once the new ones are complete"
+            )
     report = datasets.prepare(
         source, out, size=size_of_photos(size), channels=1 if grey else 3,
         margin=around, fit=chosen, split=split, min_side=min_side, labels=labels,
