@@ -1,6 +1,12 @@
 """From a finished run to weights with a card; and the cards that ship."""
 
 import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +14,7 @@ import torch
 from PIL import Image
 
 from ddpm_core.datasets import draw_toy_cars, write_packed
+from ddpm_core.datasets.atomic import current_folder
 from ddpm_core.models import load_model
 from ddpm_core.unet import UNetConfig
 from ddpm_core.weights import WEIGHTS
@@ -50,6 +57,47 @@ def test_export_writes_weights_card_and_pictures(exported):
     assert Image.open(exported / "losses.webp").size[0] > 400
     last = read_log(exported.parent / "tiny")[-1]
     assert card["measured"]["held-out loss"] == last["held_out"]
+
+
+def killed_at(event: int, action: Callable[[], object]) -> bool:
+    """Whether a copy of this process, killed as it writes or moves its nth file, dies."""
+    child = os.fork()
+    if child == 0:
+        left = iter(range(event))
+
+        def watch(name: str, values: tuple) -> None:
+            writes = (
+                name == "open" and isinstance(values[1], str) and "r" not in values[1]
+            )
+            if (writes or name == "os.rename") and next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        torch.set_num_threads(1)  # the threads of the parent are not in its copy
+        sys.addaudithook(watch)
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def test_an_export_killed_at_any_file_leaves_whole_weights(exported, tmp_path):
+    """Old or new, never half; and the next export clears up."""
+    folder, out = exported.parent / "tiny", tmp_path / "weights"
+    shutil.copytree(exported, out)
+    old = (out / "card.json").read_text()
+    action = partial(export, folder, out, n=32, steps=1, measure=False)
+    deaths = 0
+    while killed_at(deaths, action):
+        deaths += 1
+        whole = current_folder(out)
+        load_model(whole)
+        assert (whole / "README.md").read_text() == card_text(
+            json.loads((whole / "card.json").read_text())
+        )
+    assert deaths > 5
+    assert (out / "card.json").read_text() != old
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
 def test_exported_weights_are_the_averaged_ones(exported):

@@ -596,7 +596,7 @@ def flat_for(log: list[dict]) -> str:
 
 def draw_report(found: Examined, path: Path) -> None:
     """One picture: the losses between their bounds, samples above the nearest image."""
-    from ddpm_core import plots  # an extra
+    from ddpm_core.display import plots  # an extra
 
     plots.use_style()
     import matplotlib.pyplot as plt
