@@ -60,7 +60,7 @@ def test_export_writes_weights_card_and_pictures(exported):
 
 
 def killed_at(event: int, action: Callable[[], object]) -> bool:
-    """Whether a copy of this process, killed as it writes or moves its nth file, dies."""
+    """Whether a copy of this process reaches its nth file, where it is killed."""
     child = os.fork()
     if child == 0:
         left = iter(range(event))
