@@ -29,7 +29,7 @@ from ddpm_core.weights import fit_weights, load_weights, read_config
 Embeddings = Float[Tensor, "b d"]
 """Unit vectors; their products are cosines."""
 
-LARGEST_SCALE = 100.0  # the bound of Radford et al. 2021, section 2.4
+LARGEST_SCALE = 100.0  # the bound of Radford et al. 2021, section 2.5
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ EPS = Target(
     to_clean=_clean_from_eps,
     weight=lambda snr: snr,
 )
-"""The total noise in x_t. Ho et al. 2020, eq. (14); x0_hat by eq. (15)'s estimate."""
+"""The total noise in x_t. Ho et al. 2020, eqs. (14) and (15), which has x0_hat."""
 
 X0 = Target(
     "x0",

@@ -65,8 +65,8 @@ class Block(nn.Module):
     """Self-attention and a small network for each token, both gated by the timestep.
 
     (b, n, d) and an embedding (b, d) -> (b, n, d). The embedding gives each of the two
-    parts a scale, a shift and a gate, which start at 0: adaLN-Zero, Peebles and Xie
-    2023, section 3.2. Words (b, l, d), where there are any, are read beside the
+    parts a scale, a shift and a gate, which start at 0, the adaLN-Zero of Peebles
+    and Xie 2023, section 3.2. Words (b, l, d), where there are any, are read beside the
     tokens. Chapter 13.
     """
 

@@ -411,7 +411,7 @@ def _begins_in_noise(schedule: Schedule) -> bool:
 
 
 def _half_log_snr(ab: float) -> float:
-    """lambda = log(sqrt(ab) / sqrt(1 - ab)), Lu et al. 2022, section 2.1."""
+    """lambda = log(ab / (1 - ab)) / 2, Lu et al. 2022 (DPM-Solver++), section 2."""
     return float("-inf") if ab == 0 else (log(ab) - log(1 - ab)) / 2
 
 

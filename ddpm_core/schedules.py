@@ -85,7 +85,7 @@ class Schedule:
 
     @cached_property
     def beta(self) -> Curve:
-        """beta_t, the variance that step t adds; beta[0] = 0. Ho et al., eq. (2)."""
+        """beta_t, the variance step t adds; 0 at t = 0. Ho et al. 2020, eq. (2)."""
         return 1 - self.alpha
 
     @cached_property
