@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 LEDGER = ROOT / "book" / "ledger.json"
 DISPLAY = re.compile(r"\$\$((?:(?!\$\$).)+?)\$\$", re.DOTALL)
 TAG = re.compile(r"\s*\\tag\{(\w+)\}")
-NUMBERED = re.compile(r"eqs?\. \(|algorithm|appendix|proposition|section|theorem")
 
 
 class Equation(NamedTuple):
@@ -61,11 +60,6 @@ def all_equations(root: Path = ROOT) -> list[Equation]:
 def entries() -> dict[str, dict[str, dict[str, str]]]:
     """Return what is known of each equation: entries()["05"]["2"]["source"]."""
     return json.loads(LEDGER.read_text(encoding="utf-8"))
-
-
-def from_memory(source: str) -> bool:
-    """Tell whether a source names a place in a paper, which may be remembered wrong."""
-    return bool(NUMBERED.search(source))
 
 
 def faults(
@@ -119,6 +113,7 @@ def store_fingerprints() -> None:
 
 def setup(app) -> dict:
     """Register the directive with Sphinx."""
+    import paper_places
     from docutils import nodes
     from repository import source_url
     from sphinx.util.docutils import SphinxDirective
@@ -138,9 +133,9 @@ def setup(app) -> dict:
     def account(equation: Equation, entry: dict, ran: int | None) -> nodes.paragraph:
         file, name = entry["test"].split("::")
         words = name.removeprefix("test_").replace("_", " ")
-        mark = "†" if from_memory(entry["source"]) else ""
+        source = f"From {entry['source']} {paper_places.mark(entry['source'])}"
         return nodes.paragraph(
-            "", f"From {entry['source']}{mark}. Computed in cell [{ran}]. Test: ",
+            "", f"{source.rstrip()}. Computed in cell [{ran}]. Test: ",
             link(f"tests/{file}", source_url(app, f"tests/{file}")),
             nodes.Text(f", {words}."),
         )  # fmt: skip
@@ -149,7 +144,8 @@ def setup(app) -> dict:
         """`{formula-ledger}`: the equations of all chapters, with their accounts."""
 
         def run(self) -> list[nodes.Node]:
-            self.env.note_dependency(str(LEDGER))
+            for path in (LEDGER, paper_places.PLACES):
+                self.env.note_dependency(str(path))
             known, parts = entries(), []
             for notebook in sorted(Path(self.env.srcdir).glob("chapters/[0-9]*.ipynb")):
                 self.env.note_dependency(str(notebook))
@@ -161,11 +157,13 @@ def setup(app) -> dict:
         def counts(self, known: dict) -> nodes.paragraph:
             sources = [e["source"] for own in known.values() for e in own.values()]
             own = sources.count("this book")
-            quoted = sum(map(from_memory, sources))
+            marks = [paper_places.mark(source) for source in sources]
             return nodes.paragraph(
                 "", f"{len(sources)} equations: {own} derived in this book, "
-                f"{len(sources) - own} from other sources, and for {quoted} of these a "
-                "place in a paper is given (†). Each has a cell and a test.",
+                f"{len(sources) - own} from other sources. For {sum(map(bool, marks))} "
+                f"of these a place in a paper is given: {marks.count('✓')} were seen "
+                f"there (✓), {marks.count('‡')} are quoted so by others (‡), and "
+                f"{marks.count('†')} were not seen (†). Each has a cell and a test.",
             )  # fmt: skip
 
         def chapter(self, notebook: Path, own: list, known: dict) -> nodes.section:
