@@ -68,6 +68,9 @@ def test_train_sample_and_prepare_make_what_they_say(tmp_path):
     command = ["prepare", photos, "--out", packed, "--size", 16]
     said = succeeded(*command, run=in_its_own_process)
     assert "40 images of 16x16" in said and "broken.jpg" in said
+    assert "replaced" not in said
+    again = succeeded("prepare", photos, "--out", packed, "--size", 16)
+    assert f"{packed} holds 40 images from {photos}: they are replaced" in again
     command = ["train", "photos-32", "--data", packed, "--out", run, *TINY]
     said = succeeded(*command, run=in_its_own_process)
     assert "24 images, 1 steps" in said and "images/s" in said

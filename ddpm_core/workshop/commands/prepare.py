@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ddpm_core import datasets
+from ddpm_core.datasets.packed import read_meta
 from ddpm_core.datasets.sizes import read_size
 from ddpm_core.options import one_of
 from ddpm_core.values import Size, sides
@@ -57,7 +58,7 @@ def prepare(
     around = MARGIN if boxes and margin is None else margin
     if (out / "meta.json").is_file():
         with suppress(ValueError):  # of an earlier version, say
-            there = datasets.read_meta(out)
+            there = read_meta(out)
             typer.echo(
                 f"{out} holds {there['n']:,} images from {there['source']}: they are "
                 "replaced once the new ones are complete"
