@@ -267,6 +267,8 @@ def visitor(lasting_reader) -> Reader:
 def visit(request, visitor) -> Reader:
     """The visitor on a page with all unfolded: each page in turn."""
     visitor.complaints.clear()
+    visitor.page.set_viewport_size(SIZES["desktop"])
     visitor.open(request.param)
     visitor.unfold()
+    visitor.weighed = visitor.weight()
     return visitor

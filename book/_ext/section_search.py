@@ -1,12 +1,13 @@
 """Sphinx extension: search by section.
 
 Each section of each page, and each term of the glossary, goes into one script with its
-prose and its code, but without formulas and outputs. The page of the search alone loads
+prose and its code's words, but without formulas and outputs. The page of the search alone loads
 it, and `search.js` ranks them. A script, unlike data, can also be loaded by a page that
 was opened as a file.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +63,12 @@ def joined(node: nodes.Element, wanted: Part) -> str:
     return " ".join(filter(None, blocks(node, wanted)))
 
 
+def names(code: str) -> str:
+    """Return the words of some code, each once: it is searched and never shown."""
+    found = set(re.findall(r"[^\W_]+", code.lower()))
+    return " ".join(sorted(word for word in found if not word.isdigit()))
+
+
 def sections(doctree: nodes.document, uri: str, page: str) -> Iterator[Section]:
     """Yield a page's sections, of which the first is the page itself, and terms."""
     for section in doctree.findall(nodes.section):
@@ -74,7 +81,7 @@ def sections(doctree: nodes.document, uri: str, page: str) -> Iterator[Section]:
             page,
             title.astext() if title else page,
             joined(section, PROSE),
-            joined(section, CODE),
+            names(joined(section, CODE)),
         )
 
 
