@@ -103,13 +103,7 @@ def test_page_can_be_read_by_everyone(visit, judged, theme, size):
     assert findings(visit.page, options=options, judged=judged) == []
 
 
-KINDS = [
-    "book/intro",
-    "book/browser",
-    "book/reference",
-    "chapters/bug_clinic",
-    "search",
-]
+KINDS = ["book/intro", "book/browser", "chapters/bug_clinic", "search"]
 
 
 @pytest.mark.parametrize("document", KINDS)
@@ -132,16 +126,13 @@ BARRIERS = """<dd><details>
 </details></dd>"""
 
 
-@pytest.mark.parametrize("theme", THEMES)
-def test_findings_tell_barriers_at_the_end_of_the_longest_page(reader, theme):
-    read = reader(theme)
+def test_findings_tell_barriers_at_the_end_of_the_longest_page(reader):
+    read = reader("dark")
     page = read.open("book/reference")
     last = page.query_selector_all("dl.py")[-1]
     last.evaluate("(e, html) => e.insertAdjacentHTML('beforeend', html)", BARRIERS)
     read.unfold()
-    planted = {"duplicate-id", "image-alt", "label"}
-    if theme == "dark":
-        planted.add("color-contrast")
+    planted = {"color-contrast", "duplicate-id", "image-alt", "label"}
     assert {rule for rule, _ in findings(page)} == planted
 
 
