@@ -1,9 +1,9 @@
 """Sphinx extension: search by section.
 
 Each section of each page, and each term of the glossary, goes into one script with its
-prose and its code's words, but without formulas and outputs. The page of the search alone loads
-it, and `search.js` ranks them. A script, unlike data, can also be loaded by a page that
-was opened as a file.
+prose and the words of its code, but without formulas and outputs. The page of the
+search alone loads it, and `search.js` ranks them. A script, unlike data, can also be
+loaded by a page that was opened as a file.
 """
 
 import json
