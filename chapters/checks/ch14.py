@@ -275,4 +275,4 @@ def check_without_bias(without_bias):
             f"the line fitted to {limit:g} + {slope:g}/n and some error ends at "
             f"{wanted:.3g}, not {float(value):.3g}",
         )
-    return "two laws of the form limit + slope / n, with errors of measurement"
+    return "two curves of the form limit + slope / n, with errors of measurement"
