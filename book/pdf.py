@@ -200,6 +200,7 @@ def open_page(browser, url: str) -> Page:
     page.set_default_timeout(300_000)
     page.add_init_script("localStorage.mode = localStorage.theme = 'light'")
     page.goto(url)
+    page.evaluate("() => window.loadWidgets?.()")  # they wait to be seen
     page.evaluate("() => document.querySelector('.math') && MathJax.startup.promise")
     page.wait_for_function(
         """() => document.querySelectorAll(".widget-subarea").length >= document
@@ -210,6 +211,11 @@ def open_page(browser, url: str) -> Page:
     page.add_style_tag(content=STYLE)
     page.evaluate(f"() => ({PREPARE})(document)")
     page.evaluate("() => document.fonts.ready.then(() => true)")
+    page.evaluate(
+        """() => Promise.all([...document.querySelectorAll("img")]
+          .filter(e => e.checkVisibility())
+          .map(e => e.decode().catch(() => {})))"""
+    )
     return page
 
 

@@ -22,7 +22,11 @@ a term</a>.</p>
 <h2 id="last">The last section</h2><p>End.</p></article></main>"""
 TWO = """<!DOCTYPE html><title>Two</title><main><article>
 <h1>Second things</h1><div style="height: 1500px"></div>
-<section id="deep"><h2>Deep down</h2><p>Here.</p></section></article></main>"""
+<section id="deep"><h2>Deep down</h2><p>Here.</p></section></article></main>
+<script type="application/vnd.jupyter.widget-view+json"></script><script>
+window.loadWidgets = () => document.querySelector("#deep").insertAdjacentHTML(
+  "beforeend", '<p class="widget-subarea">A slider, loaded when it is seen.</p>');
+</script>"""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,10 @@ def test_book_has_title_contents_and_numbered_pages(book):
     for line in ("First things 4", "The last section 5", "A part", "Deep down 7"):
         assert line in contents
     assert [text.split()[-1] for text in texts] == list("1234567")
+
+
+def test_what_waits_to_be_seen_is_printed(book):
+    assert "A slider, loaded when it is seen." in book.pages[6].extract_text()
 
 
 def test_links_name_pages_and_lead_to_them(book):
