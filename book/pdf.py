@@ -49,7 +49,7 @@ html { font-size: 15px !important; }
 .bd-footer-content, .bd-header-article, .bd-header-announcement, .prev-next-area,
 .headerlink, .copybtn, .skip-link, #pst-skip-link, #pst-back-to-top, dialog,
 .needs-kernel, #print-main-content, .out-of-noise button, .legend, nav, button.pst-btn,
-.thebelab-cell, #meaning { display: none !important; }
+.thebelab-cell, #meaning, details.hide > summary { display: none !important; }
 .bd-container, .bd-container__inner, .bd-main, .bd-content, .bd-article-container,
 .bd-article { display: block !important; max-width: none !important;
   width: auto !important; margin: 0 !important; padding: 0 !important;
