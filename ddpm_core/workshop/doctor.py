@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, isnan, log, sqrt
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
 import torch
@@ -578,7 +579,8 @@ def report(patient: Patient, found: Examined, findings: list[Finding]) -> str:
             f"{found.falling:.2f}; gradient norm {found.grad_norm:.2f} of the bound; "
             f"{flat_for(patient.log)}"
         )
-    return "\n".join(lines).strip()
+    wrapped = (fill(line, 79, subsequent_indent="  ") for line in lines)
+    return "\n".join(wrapped).strip()
 
 
 def flat_for(log: list[dict]) -> str:
