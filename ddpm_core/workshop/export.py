@@ -79,9 +79,8 @@ def export(
     conditional = run.preset.model.conditional
     prompted = {"prompts": [""], "scale": scale} if conditional else {}
     run.model.check_sampling(steps, t_end=t_end, **prompted)
-    from ddpm_core.display import (
-        plots,
-    )  # an extra: better missed now than after sampling
+    # An extra: better missed now than after sampling.
+    from ddpm_core.display import plots
 
     by, photos = None, ()
     if measure:

@@ -43,9 +43,10 @@ def up_to_date(card: dict) -> bool:
     A classifier's configuration has them, a text model's has their words, and what
     draws them was measured value by value. Of what names none, nothing is known here.
     """
-    known = card["config"].get("attributes") or card["measured"].get("attributes", {})
+    measured = card.get("measured", {})
+    known = card["config"].get("attributes") or measured.get("attributes", {})
     words = {w for value in (*BODIES, *COLOURS) for w in value.lower().split()}
     return words <= set(card["config"].get("words", words)) and all(
-        set(values) - {"confidence"} == set(ATTRIBUTES[name])
+        set(values) - {"confidence"} == set(ATTRIBUTES.get(name, ()))
         for name, values in known.items()
     )

@@ -56,6 +56,7 @@ def prepare(
     if margin is not None and not boxes:
         raise ValueError("--margin is around the boxes of --boxes: give both")
     around = MARGIN if boxes and margin is None else margin
+    frame = size_of_photos(size)
     if (out / "meta.json").is_file():
         with suppress(ValueError):  # of an earlier version, say
             there = read_meta(out)
@@ -64,7 +65,7 @@ def prepare(
                 "replaced once the new ones are complete"
             )
     report = datasets.prepare(
-        source, out, size=size_of_photos(size), channels=1 if grey else 3,
+        source, out, size=frame, channels=1 if grey else 3,
         margin=around, fit=chosen, split=split, min_side=min_side, labels=labels,
         workers=workers,
     )  # fmt: skip
