@@ -137,8 +137,11 @@ class Probe(nn.Module):
 @exercise
 def check_training_step(training_step):
     """One step of algorithm 1 of Ho et al. 2020, and what it does to the weights."""
-    x0 = random_numbers(64, 3, 2)
-    for schedule in (linear_schedule(12, 1e-2, 0.5), cosine_schedule(9)):
+    for schedule, shape in (
+        (linear_schedule(12, 1e-2, 0.5), (64, 3, 2)),
+        (cosine_schedule(9), (64, 7)),
+    ):
+        x0 = random_numbers(*shape)
         net, generator = Probe(), torch.Generator().manual_seed(3)
         sgd = torch.optim.SGD(net.parameters(), lr=0.1)
         scales, losses = [net.scale.item()], []
@@ -171,7 +174,11 @@ def _noise_of(x0, x_t, t, schedule):
     expect(not t.is_floating_point(), "t must be whole numbers")
     reject(bool((t < 1).any()), "t = 0 is drawn: there is no noise at 0, start at 1")
     reject(bool((t > schedule.T).any()), "a t above T is drawn")
-    expect(x_t.shape == x0.shape, "x_t must have the shape of x0")
+    expect(
+        x_t.shape == x0.shape,
+        f"for x0 of {tuple(x0.shape)} your x_t is {tuple(x_t.shape)}: give "
+        "alpha_bar[t] as many dimensions as x0 has",
+    )
     a, s = schedule.scales(t, like=x0)
     return (x_t - a * x0) / s
 
@@ -188,7 +195,7 @@ def _check_noise(eps, t, x0):
         "x_t holds another multiple of x0 than sqrt(alpha_bar[t])",
     )
     reject(close(eps[0], eps[1]), "each step has the same noise: draw it anew")
-    for axis, shared in ((1, "samples"), (2, "rows"), (3, "columns")):
+    for axis, shared in enumerate(("samples", "rows", "columns")[: x0.ndim], 1):
         first = eps.narrow(axis, 0, 1).expand_as(eps)
         reject(close(eps, first), f"{shared} share their noise: draw a number for each")
     mean, std = eps.mean(), eps.std()

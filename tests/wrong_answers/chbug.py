@@ -83,6 +83,7 @@ def step(
     late=False,
     fixed=False,
     given=True,
+    hard=False,
 ):
     """A training step with one thing changed."""
 
@@ -92,7 +93,7 @@ def step(
         count = 1 if one_t else len(x0)
         t = torch.randint(low, len(alpha_bar) + extra, (count,), **options)
         t = t.expand(len(x0)) if not one_t else t
-        ab = alpha_bar[t].view(-1, 1, 1)
+        ab = alpha_bar[t].view(-1, *[1] * (2 if hard else x0.ndim - 1))
         eps = draw(shape(x0), **options).expand(x0.shape)
         answer = net(image(ab) * x0 + noise(1 - ab) * eps, t)
         loss = reduce((answer - target(x0, eps)).square())
@@ -206,6 +207,7 @@ WRONG = {
         (step(move=False), "optimizer.step missing"),
         (step(fixed=True), "the same noise"),
         (step(given=False), "pass generator= to both"),
+        (step(hard=True), "as many dimensions as x0 has"),
     ],
     "check_noising_is_healthy": [
         (lambda noising, T: True, "before the noise passes"),
