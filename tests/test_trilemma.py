@@ -140,12 +140,13 @@ def test_guidance_is_measured_over_its_scale(tmp_path, monkeypatch):
 def test_what_models_make_of_free_wording_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(wordings, "PROMPTS", ("a red van", "a car at day"))
     monkeypatch.setattr(trilemma, "RESULTS", tmp_path)
-    model = "toy-cars-text-latent-32"
+    model = "toy-cars-text-32"
     wordings.main([model], tmp_path / "wordings.json", many=24, n=16, steps=6)
     found = trilemma.load_table("wordings")
     assert found["command"].startswith(f"ddpm measure-wordings {model} --out")
-    loose, van, day = found["rows"]
-    assert (loose["prompt"], loose["n"], van["n"]) == ("loose captions", 24, 16)
+    captions, van, day = found["rows"]
+    assert (captions["prompt"], captions["n"], van["n"]) == ("captions", 24, 16)
+    assert captions["heeded"].keys() == {"all", *ATTRIBUTES}
     assert van["heeded"].keys() == {"all", "colour", "body"}
     assert van["heeded"]["all"] > 0.8 and day["heeded"].keys() == {"all", "time"}
     assert van["attributes"]["colour"]["red"] == van["heeded"]["colour"]

@@ -10,7 +10,7 @@ import typer
 from ddpm_core.datasets.toy_cars import draw_toy_cars
 from ddpm_core.models import DiffusionModel
 from ddpm_core.workshop import evaluation
-from ddpm_core.workshop.opened import open_model
+from ddpm_core.workshop.opened import open_model, trained_as
 from ddpm_core.workshop.tables import write_table
 
 PROMPTS = (
@@ -40,13 +40,17 @@ def described(model: DiffusionModel, prompts: list[str], **how) -> dict:
 
 
 def rows(names: list[str], many: int, n: int, how: dict) -> Iterator[dict]:
-    """Yield a row for each model and prompt, and first one for loose captions."""
-    captions = draw_toy_cars(many, size=16, seed=1).loose_captions(1) if many else []
+    """Yield a row for each model and prompt, and one for the captions of new cars.
+
+    These are loose where the model was trained on loose ones: others lack their words.
+    """
+    cars = draw_toy_cars(many, size=16, seed=1)
     for name in names:
         model = open_model(name)
-        if captions:
-            found = described(model, captions, **how)
-            yield {"name": name, "prompt": "loose captions", "n": many, **found}
+        loose = trained_as(name).loose
+        captions = cars.loose_captions(1) if loose else cars.captions
+        found = described(model, captions, **how)
+        yield {"name": name, "prompt": "captions", "n": many, **found}
         for prompt in PROMPTS:
             found = described(model, [prompt] * n, **how)
             yield {"name": name, "prompt": prompt, "n": n, **found}
@@ -55,7 +59,7 @@ def rows(names: list[str], many: int, n: int, how: dict) -> Iterator[dict]:
 def main(
     names: Annotated[list[str], typer.Argument(help="text models: weights or runs")],
     out: Annotated[Path, typer.Option(help="JSON file to write")],
-    many: Annotated[int, typer.Option(min=0, help="loose captions; 0: none")] = 1_000,
+    many: Annotated[int, typer.Option(min=16, help="captions of new cars")] = 1_000,
     n: Annotated[int, typer.Option(min=16, help="samples of each other prompt")] = 48,
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 20,
     scale: Annotated[float, typer.Option(min=0, help="guidance")] = 1.5,
