@@ -78,6 +78,10 @@ COMMANDS = {
         "solvers:main",
         "Measure samplers of toy cars at equal calls on one core and write the table.",
     ),
+    "measure-parts": Command(
+        "ablations:parts",
+        "Train a tiny U-Net without one of its parts on one core and write the table.",
+    ),
     "train-contender": Command(
         "side.vae_and_gan:main",
         "Train a VAE or a GAN on toy cars, measure it, write its weights and card.",
