@@ -54,9 +54,9 @@ class Wiener(NamedTuple):
     def error(self, schedule: Schedule, x0: Samples, t: Times) -> PerSample:
         """Its mean squared error on these samples at these timesteps, over all noise.
 
-        Along an axis of variance v it answers with the gain g = a v / (a^2 v + s^2), so
-        that a sample c away from the mean has the error (1 - a g)^2 c^2 + s^2 g^2; in
-        the other directions its whole distance is lost. (b,), a mean over d.
+        Along an axis of variance v it answers with the gain `g = a v / (a^2 v + s^2)`,
+        so that a sample c away from the mean has the error `(1 - a g)^2 c^2 + s^2 g^2`;
+        in the other directions its whole distance is lost. (b,), a mean over d.
         """
         x = x0.flatten(1)
         check_shape("x0", x, (len(x), len(self.mean)))
