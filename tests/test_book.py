@@ -379,6 +379,27 @@ def test_head_of_a_chapter_shows_a_part_of_one_of_its_figures(path):
     assert 0 <= left < right <= 1 and 0 <= top < bottom <= 1
 
 
+def test_buttons_of_a_head_lead_to_what_can_be_done_with_the_chapter():
+    part = nodes.section("", nodes.raw("", '<div class="plane">'), ids=["the-plane"])
+    document = nodes.document(None, None, "", nodes.section("", part))
+    colab = {"text": "Colab", "url": "https://colab.example/05.ipynb"}
+    context = {
+        "body": '<section id="exercise-1-a"></section><section id="exercise-2-b">',
+        "header_buttons": [
+            {"label": "download-buttons", "buttons": []},
+            {"label": "launch-buttons", "buttons": [colab]},
+        ],
+        "pathto": lambda name, resource: f"../{name}",
+        "sourcename": "chapters/05.ipynb",
+    }
+    assert chapter_heads.buttons(context, document) == [
+        ("#the-plane", "Try it live"),
+        ("#exercises", "2 exercises"),
+        ("https://colab.example/05.ipynb", "Open in Colab"),
+        ("../_sources/chapters/05.ipynb", "Download notebook"),
+    ]
+
+
 def test_head_names_the_cell_that_has_no_figure():
     with pytest.raises(ExtensionError, match=r"05_forward.* has no figure .*'c04'"):
         chapter_heads.find_figure(CHAPTERS[4], "c04")

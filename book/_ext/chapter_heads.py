@@ -144,7 +144,7 @@ def add_head(app, pagename, templatename, context, doctree) -> None:
     head = make_head(app, notebook)
     picture = head.html(app, pagename, f"Part of figure {head.figure}")
     links = "".join(
-        f'<a href="{escape(url)}"{" download" * url.endswith(".ipynb")}>{text}</a>'
+        f'<a href="{escape(url)}"{" download" * ("_sources/" in url)}>{text}</a>'
         for url, text in buttons(context, doctree)
     )
     below = (
