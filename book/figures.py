@@ -18,7 +18,7 @@ from ddpm_core.display.plots import encode_png
 from ddpm_core.models import load_model
 
 STATIC = Path(__file__).parent / "_static"
-MODEL, SCALE, SEED = "toy-cars-text-32", 2.0, 1
+MODEL, SCALE, SEED = "toy-cars-text-uniform-32", 2.0, 1
 PROMPTS = [
     "a red sports car by day", "a yellow van at night", "a blue pickup truck in snow",
     "a green suv by day", "a white sedan at night", "an orange convertible by day",

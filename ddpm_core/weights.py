@@ -191,10 +191,14 @@ def command_line(command: str, options: Mapping[str, object]) -> str:
     """Write out the command `ddpm command` that repeats a training, for its card.
 
     `command`: its name, and after it the words that come before all options.
-    `options`: all that it takes, by the name of the parameter.
+    `options`: all that it takes, by the name of the parameter; a flag is True or False.
     """
     words = ["ddpm", *command.split()]
     for name, value in options.items():
-        text = value.as_posix() if isinstance(value, Path) else str(value)
-        words += ["--" + name.replace("_", "-"), text]
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [option] if value else []
+        else:
+            text = value.as_posix() if isinstance(value, Path) else str(value)
+            words += [option, text]
     return shlex.join(words)

@@ -12,15 +12,18 @@ import yaml
 from docutils import nodes
 from PIL import Image
 from pybtex.database import parse_file
+from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).parents[1]
-CHAPTERS = sorted((ROOT / "chapters").glob("[0-9]*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "chapters").glob("*.ipynb"))
+CHAPTERS = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 import alt_texts  # noqa: E402
 import api_reference  # noqa: E402
 import auto_links  # noqa: E402
 import chapter_cells  # noqa: E402
+import chapter_heads  # noqa: E402
 import chapter_times  # noqa: E402
 import dark_figures  # noqa: E402
 import icons  # noqa: E402
@@ -128,7 +131,8 @@ def test_source_is_linked_where_there_is_a_repository():
 
 
 def test_captions_are_marked_and_can_be_linked():
-    caption = nodes.paragraph("", "", nodes.strong("", "Figure 5.2."), nodes.Text(" A"))
+    label = nodes.strong("", "Figure 5.2.")
+    caption = nodes.paragraph("", "", nodes.Text(""), label, nodes.Text(" A"))
     others = [
         nodes.paragraph("", "Figure 5.2. shows it"),
         nodes.paragraph("", "", nodes.strong("", "Figure it out.")),
@@ -333,10 +337,13 @@ def test_dark_figure_turns_paper_and_ink_and_keeps_pictures_and_hues():
     figure[40:160, 40:160] = noise
     figure[200:210, 20:300] = 34  # an axis
     figure[220:280, 50:150] = (0, 114, 178)  # a bar
+    figure[40:160, 200:360] = np.linspace(250, 0, 160)[:, None]  # a plot's density
+    figure[40:160:5, 200:360, 1:] //= 2  # under lines
     dark = np.asarray(dark_figures.darkened(Image.fromarray(figure)))
     assert (dark[40:160, 40:160] == noise).all()
     assert (dark[0, 0] == (20, 24, 30)).all()
     assert (dark[205, 100] > 180).all()
+    assert (dark[41, 200] < 40).all() and (dark[41, 358] > 200).all()
     r, g, b = dark[250, 100].astype(int)
     assert b > g > r and b > 178
 
@@ -361,7 +368,41 @@ def test_sections_have_prose_and_code_without_formulas_and_outputs():
     ]
 
 
-# Times and metadata -----------------------------------------------------------------
+# Heads of chapters, times and metadata ----------------------------------------------
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_head_of_a_chapter_shows_a_part_of_one_of_its_figures(path):
+    cell, left, top, right, bottom = chapter_heads.PICTURES[path.stem]
+    picture, number = chapter_heads.find_figure(path, cell)
+    assert picture.startswith(b"\x89PNG") and re.fullmatch(r"\w+\.\d+", number)
+    assert 0 <= left < right <= 1 and 0 <= top < bottom <= 1
+
+
+def test_buttons_of_a_head_lead_to_what_can_be_done_with_the_chapter():
+    part = nodes.section("", nodes.raw("", '<div class="plane">'), ids=["the-plane"])
+    document = nodes.document(None, None, "", nodes.section("", part))
+    colab = {"text": "Colab", "url": "https://colab.example/05.ipynb"}
+    context = {
+        "body": '<section id="exercise-1-a"></section><section id="exercise-2-b">',
+        "header_buttons": [
+            {"label": "download-buttons", "buttons": []},
+            {"label": "launch-buttons", "buttons": [colab]},
+        ],
+        "pathto": lambda name, resource: f"../{name}",
+        "sourcename": "chapters/05.ipynb",
+    }
+    assert chapter_heads.buttons(context, document) == [
+        ("#the-plane", "Try it live"),
+        ("#exercises", "2 exercises"),
+        ("https://colab.example/05.ipynb", "Open in Colab"),
+        ("../_sources/chapters/05.ipynb", "Download notebook"),
+    ]
+
+
+def test_head_names_the_cell_that_has_no_figure():
+    with pytest.raises(ExtensionError, match=r"05_forward.* has no figure .*'c04'"):
+        chapter_heads.find_figure(CHAPTERS[4], "c04")
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

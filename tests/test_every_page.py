@@ -3,6 +3,7 @@
 One load of a page serves all tests of it, in their order here.
 """
 
+import re
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 from accessibility import OF_COLOURS, OPTIONS, findings
+from PIL import Image
 from reader import HTML, ROOT, SIZES, THEMES, compressed, documents
 
 
@@ -54,6 +56,7 @@ class Head(HTMLParser):
         return sum(len(compressed(path)) for path in (self.page, *files))
 
 
+CHAPTERS = [name for name in documents() if name.startswith("chapters/")]
 FORMULAS = 270_000  # MathJax, where there are formulas
 INDEX = "sections.js"  # the text of the whole book, on the page of the search
 
@@ -71,6 +74,31 @@ def test_page_keeps_its_budget_of_bytes_and_scripts(document):
     assert len(head.scripts) == len({urlsplit(name).path for name in head.scripts})
     assert len(head.scripts) <= 12
     assert head.weight() < 250_000 + FORMULAS * formulas
+
+
+HEAD = re.compile(r'<nav class="chapter-head".*?</nav>', re.DOTALL)
+PICTURE = re.compile(
+    r'<img class="only-(?:light|dark)" src="\.\./(\S+)" width="720" height="(\d+)"'
+)
+
+
+@pytest.mark.parametrize("document", CHAPTERS)
+def test_chapter_begins_with_a_light_picture_and_buttons(document):
+    """The picture has its size in the page, so that nothing moves when it comes."""
+    page = HTML / f"{document}.html"
+    if not page.is_file():
+        pytest.skip("the book is not built: make book")
+    (head,) = HEAD.findall(page.read_text())
+    pictures = PICTURE.findall(head)
+    assert len(pictures) == head.count("<img") == 2
+    for name, height in pictures:
+        assert (HTML / name).stat().st_size < 50_000
+        with Image.open(HTML / name) as image:
+            assert image.size == (720, int(height))
+    texts = re.findall(r">([^<>]+)</a>", head)
+    assert texts[-1] == "Download notebook"
+    clinic = document.endswith("bug_clinic")
+    assert clinic or any(re.fullmatch(r"\d exercises", text) for text in texts)
 
 
 def test_index_of_the_search_keeps_a_budget_of_its_own():
@@ -152,8 +180,7 @@ def test_findings_tell_barriers_at_the_end_of_the_longest_page(reader, theme):
 
 def notebooks_with_widgets() -> list[str]:
     view = "application/vnd.jupyter.widget-view+json"
-    chapters = [d for d in documents() if d.startswith("chapters/")]
-    return [d for d in chapters if view in (ROOT / f"{d}.ipynb").read_text()]
+    return [d for d in CHAPTERS if view in (ROOT / f"{d}.ipynb").read_text()]
 
 
 with_widgets = pytest.mark.parametrize("visit", notebooks_with_widgets(), indirect=True)

@@ -10,7 +10,7 @@ from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.models import load_model
 from ddpm_core.workshop.cards import card_text
 from ddpm_core.workshop.export import export
-from ddpm_core.workshop.opened import is_run, open_model, trained_as
+from ddpm_core.workshop.opened import deepened, is_run, open_model, trained_as
 from ddpm_core.workshop.run import Run
 
 TINY = EXPORTED.replace(size=16)
@@ -95,10 +95,37 @@ def test_only_the_change_is_trained_and_a_resumed_run_goes_on(made):
         assert resumed.step == run.steps < resumed.steps
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"blocks": 2},
+        {"blocks": 3, "attention": (True, True)},
+        {"attention": (True, True)},
+    ],
+)
+def test_a_deeper_network_starts_as_the_one_it_comes_from(made, tmp_path, more):
+    torch.manual_seed(0)
+    start = open_model(made / "weights")
+    for weight in start.net.parameters():
+        weight.data += 0.1 * torch.randn(weight.shape)
+    preset = TINY.replace(**more)
+    deeper = preset.model.make_network().eval()
+    deeper.load_state_dict(deepened(start.net, preset.model.network))
+    x, t = torch.randn(3, 3, 16, 16), torch.tensor([0, 7, 19])
+    torch.testing.assert_close(deeper(x, t), start.net(x, t), atol=1e-5, rtol=1e-5)
+    deeper(x, t).square().sum().backward()
+    assert deeper.up[0].residuals[0].conv2.weight.grad.abs().max() > 0
+    begun = preset.replace(start_from=str(made / "weights"), epochs=1)
+    with Run.begin(tmp_path / "deeper", begun) as run:
+        assert run.model.config.network.blocks == preset.model.network.blocks
+
+
 def test_what_fits_no_start_is_refused(made, tmp_path):
     start = str(made / "weights")
     with pytest.raises(ValueError, match=r"differs in T \(20\)"):
         Run.begin(tmp_path / "x", TINY.replace(start_from=start, T=30))
+    with pytest.raises(ValueError, match="differs in channels"):
+        Run.begin(tmp_path / "x", TINY.replace(start_from=start, channels=(8, 8)))
     with pytest.raises(ValueError, match="name them with --from"):
         TINY.replace(lora=4)
     with pytest.raises(ValueError, match="is no LoRA but a diffusion"):

@@ -133,6 +133,27 @@ def test_chapter_has_few_tab_stops(chapter_05):
     assert stops < 230
 
 
+SHIFT = """() => new Promise(done => {
+  let sum = 0;
+  new PerformanceObserver(list => {
+    for (const { value } of list.getEntries()) sum += value;
+    done(sum);
+  }).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => done(sum), 1000);
+})"""
+
+
+def test_head_of_a_chapter_moves_nothing_and_is_not_printed(chapter_05):
+    shift = chapter_05.evaluate(SHIFT)
+    print(f"layout shift {shift:.3f}")
+    assert shift < 0.05
+    head = chapter_05.query_selector(".chapter-head")
+    assert head.is_visible()
+    chapter_05.emulate_media(media="print")
+    assert not head.is_visible()
+    chapter_05.emulate_media(media="screen")
+
+
 # The schedule laboratory ------------------------------------------------------------
 
 LABORATORY = [

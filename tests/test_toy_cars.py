@@ -18,6 +18,7 @@ from ddpm_core.datasets.toy_cars import (
     attributes_showing,
     caption,
     draw_toy_cars,
+    named_in,
     showing_any,
 )
 
@@ -380,6 +381,21 @@ def test_loose_captions_depend_on_the_seed_alone_and_use_every_wording(many, see
         for ways in values.values():
             said = ([way for way in ways if way in text] for text in captions)
             assert set(ways) <= {max(found, key=len, default="") for found in said}
+
+
+def test_what_a_caption_names_is_read_back(many):
+    for row, loose, full in zip(
+        many.attributes, many.loose_captions(1), many.captions, strict=True
+    ):
+        shown = {k: v[i] for (k, v), i in zip(ATTRIBUTES.items(), row, strict=True)}
+        assert named_in(loose).items() <= shown.items(), loose
+        assert named_in(full).items() <= shown.items(), full
+        assert {"body", "colour", "time"} <= named_in(full).keys()
+    assert named_in("a white sports van at day") == {
+        "colour": "white", "body": "van", "time": "day"
+    }  # fmt: skip
+    assert named_in("truck pointing left") == {"body": "pickup truck", "facing": "left"}
+    assert named_in("a car") == named_in("") == {}
 
 
 def test_loose_captions_fit_the_text_encoder(many):

@@ -1,14 +1,15 @@
 """The rivals of chapter 04: trained, loaded, measured by one and the same ruler."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, attributes_showing, caption
-from ddpm_core.weights import load_weights
+from ddpm_core.weights import command_line, load_weights
 from ddpm_core.workshop import contenders as trilemma
-from ddpm_core.workshop import evaluation, guidance
+from ddpm_core.workshop import evaluation, guidance, wordings
 from ddpm_core.workshop import tables as measuring
 from ddpm_core.workshop.cards import card_text
 from ddpm_core.workshop.contenders import Contender, load_contender
@@ -134,6 +135,27 @@ def test_guidance_is_measured_over_its_scale(tmp_path, monkeypatch):
     covered = "coverage of one prompt"
     assert deaf[covered] < told[covered] <= 1
     assert deaf["scores"]["n"] == 32
+
+
+def test_what_models_make_of_free_wording_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(wordings, "PROMPTS", ("a red van", "a car at day"))
+    monkeypatch.setattr(trilemma, "RESULTS", tmp_path)
+    model = "toy-cars-text-32"
+    wordings.main([model], tmp_path / "wordings.json", many=24, n=16, steps=6)
+    found = trilemma.load_table("wordings")
+    assert found["command"].startswith(f"ddpm measure-wordings {model} --out")
+    captions, van, day = found["rows"]
+    assert (captions["prompt"], captions["n"], van["n"]) == ("captions", 24, 16)
+    assert captions["heeded"].keys() == {"all", *ATTRIBUTES}
+    assert van["heeded"].keys() == {"all", "colour", "body"}
+    assert van["heeded"]["all"] > 0.8 and day["heeded"].keys() == {"all", "time"}
+    assert van["attributes"]["colour"]["red"] == van["heeded"]["colour"]
+
+
+def test_a_command_on_a_card_is_one_that_runs():
+    options = {"out": Path("a/b c"), "kl_weight": 0.1, "loose": True, "quiet": False}
+    line = command_line("train-clip", options)
+    assert line == "ddpm train-clip --out 'a/b c' --kl-weight 0.1 --loose"
 
 
 def test_brightness_is_the_mean_of_an_image_in_its_bin():

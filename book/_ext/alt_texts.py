@@ -17,7 +17,8 @@ CAPTION = re.compile(r"Figure (\w+\.\d+)\.")
 def mark_captions(app, doctree) -> None:
     """Give each caption a class of its own and the address `#figure-5.2`."""
     for paragraph in doctree.findall(nodes.paragraph):
-        label = paragraph.children[0] if paragraph.children else None
+        parts = (part for part in paragraph.children if part.astext())
+        label = next(parts, None)  # the parser puts an empty text before it
         number = CAPTION.fullmatch(label.astext()) if label is not None else None
         if number and isinstance(label, nodes.strong):
             paragraph["classes"].append("figure-caption")

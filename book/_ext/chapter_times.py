@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 
+from chapter_heads import make_head
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
@@ -44,14 +45,19 @@ class ChapterMap(SphinxDirective):
         return [nodes.bullet_list("", *cards, classes=["chapter-map"])]
 
     def card(self, row: nodes.row) -> nodes.list_item:
-        """Return a row as an item: number and title, question, times."""
+        """Return a row as an item: picture, number and title, question, times."""
         number, link, question = row.children
         title = nodes.paragraph(classes=["title"])
         title += nodes.inline("", number.astext(), classes=["number"])
         title += [nodes.Text(" "), *link[0].children]
         notebook = Path(self.env.srcdir, row.next_node(LINK)["reftarget"] + ".ipynb")
         self.env.note_dependency(str(notebook))
-        return nodes.list_item("", title, *question.children, *self.times(notebook))
+        head = make_head(self.env.app, notebook)
+        picture = head.html(self.env.app, self.env.docname, alt="")
+        return nodes.list_item(
+            "", nodes.raw("", picture, format="html"), title,
+            *question.children, *self.times(notebook),
+        )  # fmt: skip
 
     def times(self, notebook: Path) -> list[nodes.Node]:
         """Return a line with a chapter's times, if the chapter tells them."""

@@ -19,6 +19,7 @@ PAPER = np.array([20, 24, 30], np.float32) / 255  # the theme's dark background
 TILE = 8  # pixels along the side of the tiles in which pictures are sought
 SMALLEST = 8  # tiles along the side of a picture
 COLOURS = 40  # that a picture has at least; a bar or an area of a plot has fewer
+GREY = 0.6  # of its pixels; with more it is a plot's density, under coloured lines
 IMAGE = re.compile(
     r'<img (?P<rest>[^>]*?src="[^"]*?_images/(?P<name>[0-9a-f]{16,}\.png)"[^>]*)>'
 )
@@ -45,7 +46,8 @@ def groups(tiles: np.ndarray) -> Iterator[list[tuple[int, int]]]:
 def pictures(rgb: np.ndarray) -> Iterator[Box]:
     """Yield the boxes of the pictures in a figure of uint8, (h, w, 3).
 
-    A picture is a large and nearly full box of painted tiles, of many colours.
+    A picture is a large and nearly full box of painted tiles, of many colours, and not
+    nearly all grey.
     """
     painted = extreme(np.minimum, rgb) < 251
     h, w = (n // TILE for n in painted.shape)
@@ -57,7 +59,8 @@ def pictures(rgb: np.ndarray) -> Iterator[Box]:
             continue
         box = grown(painted, ys.min(), ys.max() + 1, xs.min(), xs.max() + 1)
         coarse = (rgb[box] // 8).astype(int) @ (1, 32, 1024)
-        if len(np.unique(coarse)) >= COLOURS:
+        grey = np.ptp(rgb[box], axis=-1) == 0
+        if len(np.unique(coarse)) >= COLOURS and grey.mean() <= GREY:
             yield box
 
 

@@ -375,7 +375,7 @@ function openMaker(place, settings) {
   writePrompt();
   openMask(form, width, height);
   place.replaceChildren(form);
-  for (const canvas of [state, clean]) drawImage(canvas, noiseOf(field.seed.valueAsNumber)());
+  drawImage(state, noiseOf(field.seed.valueAsNumber)()); // no car has been seen in it yet
   if ("compact" in place.dataset) attempt(drawAnew);
 }
 

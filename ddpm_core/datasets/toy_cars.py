@@ -6,6 +6,7 @@ data set can be drawn at any time, at any size. Chapter 01.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -152,6 +153,22 @@ def loose_caption(attributes: Int64[np.ndarray, " 5"], rng: np.random.Generator)
         words.insert(0, "an" if words[0][0] in "aeiouS" else "a")  # an SUV
     phrases = list(said.values())
     return " ".join(words + [phrases[i] for i in rng.permutation(len(phrases))])
+
+
+def named_in(text: str) -> dict[str, str]:
+    """What a caption names, in any wording: 'truck in snow' names body and ground.
+
+    {'body': 'pickup truck', 'ground': 'snow'}; what is no wording is passed over.
+    Chapter 10.
+    """
+    said = {
+        way: (name, value)
+        for name, values in ATTRIBUTES.items()
+        for value in values
+        for way in WORDINGS.get(name, {}).get(value, (value,))
+    }
+    longest_first = "|".join(sorted(said, key=len, reverse=True))
+    return dict(said[way] for way in re.findall(rf"\b(?:{longest_first})\b", text))
 
 
 def showing_any(

@@ -70,6 +70,10 @@ COMMANDS = {
         "guidance:main",
         "Measure the text models over guidance scales on one core and write the table.",
     ),
+    "measure-wordings": Command(
+        "wordings:main",
+        "Measure what text models make of prompts in free wording; write the table.",
+    ),
     "measure-samplers": Command(
         "solvers:main",
         "Measure samplers of toy cars at equal calls on one core and write the table.",

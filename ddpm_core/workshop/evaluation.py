@@ -1,7 +1,7 @@
 """Measures a model's samples against real images, and looks for copies. Chapter 04."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from math import ceil
@@ -18,7 +18,7 @@ from ddpm_core.checking import check_count
 from ddpm_core.datasets import PackedImages, to_float, to_uint8
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.datasets.sizes import typed
-from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
+from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars, named_in
 from ddpm_core.models import (
     DiffusionModel,
     Prompted,
@@ -298,6 +298,26 @@ def obedience(samples: Images, attributes: Attributes) -> dict[str, float]:
         **dict(zip(NAMED, shares, strict=True)),
         "all": right.all(1).double().mean().item(),
     }
+
+
+def heeded(samples: Images, prompts: Sequence[str]) -> dict[str, float]:
+    """How often the classifier reads what the prompts name, in 0..1; `all`: all of it.
+
+    Each attribute over the prompts that name it, in any wording of toy cars; one that
+    none names is left out. Chapter 10.
+    """
+    seen = load_classifier().predict(samples).attributes
+    right: dict[str, list[bool]] = {"all": []}
+    for prompt, row in zip(prompts, seen.tolist(), strict=True):
+        shown = dict(zip(ATTRIBUTES, row, strict=True))
+        found = {
+            name: ATTRIBUTES[name][shown[name]] == value
+            for name, value in named_in(prompt).items()
+        }
+        for name, is_right in found.items():
+            right.setdefault(name, []).append(is_right)
+        right["all"].append(all(found.values()))
+    return {name: sum(rows) / len(rows) for name, rows in right.items()}
 
 
 def attribute_report(samples: Images) -> dict[str, dict[str, float]]:

@@ -18,7 +18,7 @@ from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.presets import Preset, training_of
 from ddpm_core.workshop.tables import write_table
 
-MODELS = ("toy-cars-text-32", "toy-cars-text-latent-32")
+MODELS = ("toy-cars-text-uniform-32", "toy-cars-text-latent-32")
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 
 ONE_PROMPT = "a red sports car by day"

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_core import training
+from ddpm_core.config import NetworkConfig
 from ddpm_core.models import (
     DiffusionModel,
     load_autoencoder,
     load_encoder,
     load_model,
 )
+from ddpm_core.unet import UNetConfig
 from ddpm_core.weights import find_weights, load_weights, read_card
 from ddpm_core.workshop.folder import RunFolder, flat
 from ddpm_core.workshop.lora import add_lora, apply_lora, merge_lora
@@ -120,12 +122,16 @@ def make_optimizer(net: nn.Module, preset: Preset) -> torch.optim.Optimizer:
 def start_of(preset: Preset) -> dict[str, Tensor]:
     """The weights that a run of this preset starts from.
 
-    Raises ValueError for weights of a model that differs from the preset's in more than
-    the size of its images. Latents that are small images are images, too.
+    A U-Net may have more blocks and more attention than the one it starts from: what is
+    new begins as the identity. Raises ValueError for weights of a model that differs in
+    more than that and the size of its images. Latents that are small images are images,
+    too.
     """
     model = open_model(preset.start_from)
     latent = load_autoencoder(preset.model, "cpu")
     free = {"size", "latent"} if latent and latent.in_range else {"size"}
+    grows = deepens(model.net.config, preset.model.network)
+    free |= {"blocks", "attention"} if grows else set()
     ours, theirs = flat(preset.model.to_dict()), flat(model.config.to_dict())
     differing = [k for k in theirs if k not in free and ours.get(k) != theirs[k]]
     if differing:
@@ -133,4 +139,36 @@ def start_of(preset: Preset) -> dict[str, Tensor]:
             f"a run that starts from {preset.start_from} is built as it is, which "
             "differs in " + ", ".join(f"{k} ({theirs[k]})" for k in differing)
         )
-    return model.net.state_dict()
+    return (
+        deepened(model.net, preset.model.network) if grows else model.net.state_dict()
+    )
+
+
+def deepens(theirs: NetworkConfig, ours: NetworkConfig) -> bool:
+    """Whether ours is a U-Net with all blocks and attention of theirs, or more."""
+    if not isinstance(theirs, UNetConfig) or not isinstance(ours, UNetConfig):
+        return False
+    levels = zip(theirs.attention, ours.attention, strict=False)
+    return ours.blocks >= theirs.blocks and all(new or not old for old, new in levels)
+
+
+def deepened(net: nn.Module, config: UNetConfig) -> dict[str, Tensor]:
+    """Weights of a deeper U-Net that computes what `net` does.
+
+    A fresh block or attention adds nothing to its input. One on the way up also has
+    the channels of a skip to pass on: it leaves them out. Chen et al. 2016, Net2Net.
+    Chapter 14.
+    """
+    deeper = config.build()
+    more = config.blocks - net.config.blocks
+    for level in deeper.up:
+        for block in level.residuals[:more]:
+            nn.init.dirac_(block.skip.weight)
+            nn.init.zeros_(block.skip.bias)
+    weights = deeper.state_dict()
+    for name, weight in net.state_dict().items():
+        parts = name.split(".")
+        if parts[0] == "up" and parts[2] in ("residuals", "attentions", "readers"):
+            parts[3] = str(int(parts[3]) + more)
+        weights[".".join(parts)] = weight
+    return weights

@@ -65,7 +65,7 @@ RECIPES = {
     "small-images": Recipe(
         "diffusion of 32x32 images, which a decoder enlarges: the preset cars-64, from "
         "random weights",
-        {"start_from": "", "lr": 1e-3},
+        {"start_from": ""},
         base="cars-64",
     ),
     "latents": Recipe("diffusion in 16x16x4 latents: the preset cars-64-latents"),

@@ -1,4 +1,4 @@
 """What several commands share."""
 
 GUIDANCE = 1.5  # chosen by measurement in chapter 10
-TEXT_MODEL = "toy-cars-text-latent-32"  # what draws where no weights are named
+TEXT_MODEL = "toy-cars-text-32"  # what draws where no weights are named
