@@ -32,6 +32,7 @@ from ddpm_core.workshop.run import Run
 BANDS = 8  # timesteps at which losses are compared, evenly from 1 to T
 EACH = 24  # images at each of them
 FITTED = 768  # images that the linear denoiser is fitted to
+AXES = 256  # of them, at most; fewer images tell of fewer
 SAMPLES = 64
 STEPS = 20  # network calls a sample
 HALF_MAX = 65_504.0  # the largest number of fp16
@@ -227,7 +228,8 @@ def examine(patient: Patient) -> Examined:
     held_rows = split.held_out if len(split.held_out) >= 8 else split.train
     held, train = draw(patient, held_rows), draw(patient, split.train)
     fitted, _ = patient.batches.clean(split.train[:FITTED])
-    linear = Wiener.of(fitted.cpu()).error(model.schedule, held.x0.cpu(), held.t.cpu())
+    wiener = Wiener.of(fitted.cpu(), k=min(AXES, max(1, len(fitted) // 3)))
+    linear = wiener.error(model.schedule, held.x0.cpu(), held.t.cpu())
     known, _ = patient.batches.clean(split.train[: 4 * FITTED])
     inside = draw(patient, split.train[: 4 * FITTED])
     least = posterior_error(known, model.schedule, inside.x0, inside.t, inside.eps)
@@ -374,6 +376,7 @@ LIMITS = {
     "falling": 0.9,
     "over linear": 1.1,
     "band over others": 2.5,
+    "band over linear": 1.5,
     "held out over train": 1.25,
     "near": 0.6,
     "tint": 0.12,
@@ -513,7 +516,8 @@ def timesteps(found: Examined) -> Finding | None:
     ratio = found.held_out / found.linear
     worst = int(ratio.argmax())
     others = ratio[torch.arange(BANDS) != worst].median().item()
-    if ratio[worst] <= max(LIMITS["band over others"] * others, 1.0):
+    least = max(LIMITS["band over others"] * others, LIMITS["band over linear"])
+    if ratio[worst] <= least:
         return None
     return Finding(
         "timesteps",
@@ -620,7 +624,8 @@ def healthy_curves(found: Examined) -> dict[str, Tensor]:
     """
     expected = {}
     for path in [] if found.latent else sorted(HEALTHY.glob("*.json")):
-        known = {k: np.array(v) for k, v in json.loads(path.read_text("utf-8")).items()}
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        known = {name: np.array(values) for name, values in stored.items()}
         share = known["held_out"] / known["linear"]
         x, at = np.log(known["snr"]), np.log(np.maximum(found.snr, 1e-12))
         here = np.interp(at, x[::-1], share[::-1])  # interp wants rising x
@@ -644,11 +649,11 @@ def draw_report(found: Examined, path: Path) -> None:
         "least possible on these training images": (found.least, ":"),
     }
     for name, (values, style) in shown.items():
-        left.plot(found.times, values.clamp(min=1e-4), style, label=name)
+        left.plot(found.times, values, style, label=name)
     for i, (name, values) in enumerate(healthy_curves(found).items()):
         grey = str(0.7 - 0.25 * i)
-        left.plot(found.times, values, color=grey, label=f"as good as {name}")
-    left.set(xlabel="timestep $t$", ylabel="loss", yscale="log")
+        left.plot(found.times, values, "-", color=grey, label=f"as good as {name}")
+    left.set(xlabel="timestep $t$", ylabel="loss", yscale="log", ylim=(1e-3, None))
     left.legend(fontsize="small")
     grid = make_grid(torch.cat([found.samples, found.nearest]), nrow=8, padding=1)
     right.imshow(grid.permute(1, 2, 0).add(1).div(2).clamp(0, 1))

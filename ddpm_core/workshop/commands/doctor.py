@@ -43,6 +43,7 @@ def doctor(
     typer.echo(f"picture: {out}")
     if save:
         with written_file(save) as new:
-            new.write_text(json.dumps(curves(found), indent=1) + "\n", "utf-8")
+            text = json.dumps(curves(found)) + "\n"
+            new.write_text(text, encoding="utf-8")
     if findings:
         raise typer.Exit(1)
