@@ -16,10 +16,11 @@ from ddpm_core.types import Condition, FeatureMap
 def attend(
     q: Tensor, k: Tensor, v: Tensor, *, heads: int, mask: Tensor | None = None
 ) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v in each head: (b, n, c), (b, m, c) twice -> (b, n, c).
+    """`softmax(q k^T / sqrt(d)) v` in each head.
 
-    Vaswani et al. 2017, eq. (1); `mask` (b, m) is true for what may be read. Raises
-    ValueError for shapes that do not fit together. Chapters 06 and 10.
+    q (b, n, c), k and v (b, m, c) -> (b, n, c). Vaswani et al. 2017, eq. (1); `mask`
+    (b, m) is true for what may be read. Raises ValueError for shapes that do not fit
+    together. Chapters 06 and 10.
     """
     check_floating("q", q, "(b, n, c)")
     check_shape("k", k, (q.shape[0], k.shape[1], q.shape[2]))

@@ -17,7 +17,7 @@ from ddpm_core.types import Condition, Denoise
 
 
 def guided(cond: Denoise, uncond: Denoise, scale: float) -> Denoise:
-    """Classifier-free guidance: x0_hat = uncond + scale (cond - uncond).
+    """Classifier-free guidance: `x0_hat = uncond + scale (cond - uncond)`.
 
     Ho and Salimans 2022, eq. (6), whose w is scale - 1. A scale of 0 is unconditional,
     1 conditional, above 1 stronger than the condition alone; 0 and 1 cost one call,

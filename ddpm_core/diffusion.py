@@ -19,9 +19,9 @@ from ddpm_core.types import Denoise, PerSample, Samples, Times
 
 
 def add_noise(schedule: Schedule, x0: Samples, t: Times, eps: Samples) -> Samples:
-    """Noise clean samples to time t in one go: x_t = a x0 + s eps.
+    """Noise clean samples to time t in one go: `x_t = a x0 + s eps`.
 
-    a = sqrt(alpha_bar_t), s = sqrt(1 - alpha_bar_t), Ho et al. 2020, eq. (4). `x0`,
+    `a = sqrt(alpha_bar_t)`, `s = sqrt(1 - alpha_bar_t)`, Ho et al. 2020, eq. (4). `x0`,
     `eps`: (b, ...), floating; `t`: (b,) in 0..T, where 0 returns x0. Raises ValueError
     for other times and shapes, TypeError for other types. Chapter 05.
     """
@@ -86,18 +86,18 @@ FLOW = Target(
 )
 """The speed eps - x0 on the straight line from x0 to eps. Liu et al. 2023, eq. (1).
 
-The line is (1 - l) x0 + l eps = x_t / (a + s), with l = s / (a + s).
+The line is `(1 - l) x0 + l eps = x_t / (a + s)`, with `l = s / (a + s)`.
 """
 
 
 def edm(sigma_data: float) -> Target:
     """What Karras et al. let a network predict for data of that standard deviation.
 
-    x0_hat = c_skip x_t / a + c_out F, Karras et al. 2022, eq. (7) and table 1, in which
-    sigma = s / a: c_skip = a^2 sigma_data^2 / n^2 and c_out = s sigma_data / n, where
-    n^2 = a^2 sigma_data^2 + s^2 is the variance of x_t. F has unit variance at every t.
-    For sigma_data = 1 it is -v. Raises ValueError unless sigma_data is above 0. Chapter
-    13.
+    `x0_hat = c_skip x_t / a + c_out F`, Karras et al. 2022, eq. (7) and table 1, in
+    which `sigma = s / a`: `c_skip = a^2 sigma_data^2 / n^2` and `c_out = s sigma_data /
+    n`, where `n^2 = a^2 sigma_data^2 + s^2` is the variance of x_t. F has unit variance
+    at every t. For `sigma_data = 1` it is -v. Raises ValueError unless sigma_data is
+    above 0. Chapter 13.
     """
     check_number("sigma_data", sigma_data, above=0)
 
@@ -149,12 +149,12 @@ def diffusion_loss(
 ) -> PerSample:
     """Return the squared error of the network's prediction, one mean a sample.
 
-    L = |target - net(x_t, t, cond)|^2 averaged over the dimensions of a sample, with t
-    uniform in 1..T and eps ~ N(0, I) unless given: Ho et al. 2020, eq. (14), algorithm
-    1. `weight` maps the (b,) signal-to-noise ratios at t to the (b,) factors of the
-    loss. Raises ValueError for t = 0 or t > T, for a network or a weight that returns
-    another shape, and for EPS on a schedule that ends in pure noise; TypeError for
-    samples or times of another type. Chapter 07.
+    `L = |target - net(x_t, t, cond)|^2` averaged over the dimensions of a sample, with
+    t uniform in 1..T and `eps ~ N(0, I)` unless given: Ho et al. 2020, eq. (14),
+    algorithm 1. `weight` maps the (b,) signal-to-noise ratios at t to the (b,) factors
+    of the loss. Raises ValueError for `t = 0` or `t > T`, for a network or a weight
+    that returns another shape, and for EPS on a schedule that ends in pure noise;
+    TypeError for samples or times of another type. Chapter 07.
     """
     check_floating("x0", x0)
     if target is EPS and schedule.ends_in_pure_noise:
@@ -199,7 +199,7 @@ def make_denoiser(
     """Wrap a trained network as denoise(x_t, t) -> x0_hat, all that a sampler needs.
 
     The result raises ValueError for a network that returns another shape than x_t. On
-    the CPU it does so for t = 0 or t > T too; elsewhere that check would make the
+    the CPU it does so for `t = 0` or `t > T` too; elsewhere that check would make the
     device wait, and `sample` has checked its times. Chapter 08.
     """
 

@@ -56,9 +56,9 @@ def shortcut(
 ) -> tuple[Samples, Samples]:
     """Return the (x0, eps) for which one DDIM step goes where the teacher's steps go.
 
-    x0 = (s_t x_u - s_u x_t) / (s_t a_u - s_u a_t), eps = (x_t - a_t x0) / s_t, where
-    x_u is where `denoise` leads from x_t by way of all `times`: Salimans and Ho 2022,
-    algorithm 2, for two steps. Chapter 13.
+    `x0 = (s_t x_u - s_u x_t) / (s_t a_u - s_u a_t)`, `eps = (x_t - a_t x0) / s_t`,
+    where x_u is where `denoise` leads from x_t by way of all `times`: Salimans and Ho
+    2022, algorithm 2, for two steps. Chapter 13.
     """
     x_u = follow(denoise, schedule, x_t, times)
     a_t, s_t = schedule.scales(times[0], like=x_t)
@@ -100,7 +100,7 @@ def progressive(
 def reflow(denoise: Denoise, schedule: Schedule, *, teacher_calls: int) -> Lesson:
     """Teach a student straight ways from the noise to what the teacher makes of it.
 
-    x0 becomes the teacher's sample from x_T = eps, t and eps stay: Liu et al. 2023,
+    x0 becomes the teacher's sample from `x_T = eps`, t and eps stay: Liu et al. 2023,
     algorithm 1. Raises ValueError for a schedule that does not end in pure noise.
     Chapter 13.
     """

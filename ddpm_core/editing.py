@@ -28,8 +28,8 @@ from ddpm_core.types import Denoise, Samples
 def replacing(schedule: Schedule, step: Step, x0: Samples, keep: Tensor) -> Step:
     """Inpaint: after each step, put the known part of x0 back, noised to that time.
 
-    x_u = keep (sqrt(ab_u) x0 + sqrt(1 - ab_u) noise) + (1 - keep) step(...), Lugmayr et
-    al. 2022 (RePaint), eq. (8). One tensor of noise serves both parts, for no value
+    `x_u = keep (sqrt(ab_u) x0 + sqrt(1 - ab_u) noise) + (1 - keep) step(...)`, Lugmayr
+    et al. 2022 (RePaint), eq. (8). One tensor of noise serves both parts, for no value
     lies in both. `keep`: booleans that broadcast over x0. What the step drew beside the
     known part has not seen it: the result is biased. Raises ValueError for a mask that
     is not of booleans, or of more axes or other sizes than x0. Chapter 12.
@@ -64,7 +64,7 @@ def resampling(
 ) -> Step:
     """Make each step `rounds` times, and noise its result back to t in between.
 
-    x_t = sqrt(ab_t / ab_u) x_u + sqrt(1 - ab_t / ab_u) noise, Lugmayr et al. 2022
+    `x_t = sqrt(ab_t / ab_u) x_u + sqrt(1 - ab_t / ab_u) noise`, Lugmayr et al. 2022
     (RePaint), algorithm 1, with jumps of one step. Around `replacing` the two parts
     come to agree. Costs `rounds` calls of `denoise` a step, but one for the step to 0.
     Raises ValueError for rounds below 1. Chapter 12.
@@ -96,12 +96,12 @@ def invert(
     """Walk from x0 up the times to that x_t from which DDIM comes back to it.
 
     `times` fall to 0, as those of the way back, and are read from their end. A step up
-    solves x_u = sqrt(ab_u) x0_hat + sqrt(1 - ab_u) eps_hat for x_t, with both estimates
-    made at (x_u, t), for x_t is not known yet: Song et al. 2021 (DDIM), eq. (14).
-    More `rounds` put the x_t just found in its place, a fixed-point iteration: Pan et
-    al. 2023 (AIDI). Yields the state at each time; its x0_hat is that of the step
-    which led there. Raises ValueError for rounds below 1 and times that do not fall to
-    0. Chapter 12.
+    solves `x_u = sqrt(ab_u) x0_hat + sqrt(1 - ab_u) eps_hat` for x_t, with both
+    estimates made at (x_u, t), for x_t is not known yet: Song et al. 2021 (DDIM), eq.
+    (14). More `rounds` put the x_t just found in its place, a fixed-point iteration:
+    Pan et al. 2023 (AIDI). Yields the state at each time; its x0_hat is that of the
+    step which led there. Raises ValueError for rounds below 1 and times that do not
+    fall to 0. Chapter 12.
     """
     check_count("rounds", rounds)
     check_floating("x0", x0)
@@ -129,9 +129,9 @@ def invert(
 def slerp(x: Samples, y: Samples, f: float) -> Samples:
     """Go the fraction f of the way from x to y on an arc, not on the chord.
 
-    (sin((1 - f) w) x + sin(f w) y) / sin(w), with w the angle of each pair: Song et al.
-    2021 (DDIM), appendix. Between noises it keeps their length and distribution. Pairs
-    of one direction go straight. Raises ValueError for unequal shapes and an f
+    `(sin((1 - f) w) x + sin(f w) y) / sin(w)`, with w the angle of each pair: Song et
+    al. 2021 (DDIM), appendix. Between noises it keeps their length and distribution.
+    Pairs of one direction go straight. Raises ValueError for unequal shapes and an f
     that is not finite. Chapters 09 and 12.
     """
     check_floating("x", x)

@@ -73,9 +73,9 @@ def gaussian_distance(
 ) -> float:
     """Return the squared 2-Wasserstein distance between two Gaussians.
 
-    |mean_1 - mean_2|^2 + tr(cov_1 + cov_2 - 2 (cov_1^1/2 cov_2 cov_1^1/2)^1/2), Dowson
-    and Landau 1982. The last trace is the sum of the singular values of
-    cov_1^1/2 cov_2^1/2, which stays exact where a covariance is singular. Raises
+    `|mean_1 - mean_2|^2 + tr(cov_1 + cov_2 - 2 (cov_1^1/2 cov_2 cov_1^1/2)^1/2)`,
+    Dowson and Landau 1982. The last trace is the sum of the singular values of
+    `cov_1^1/2 cov_2^1/2`, which stays exact where a covariance is singular. Raises
     ValueError for other shapes, NaN and infinity. Chapter 04.
     """
     d = len(mean_1)
@@ -95,7 +95,7 @@ def kernel_distance(real: Real, fake: Fake, *, degree: int = 3) -> float:
     """Return the squared maximum mean discrepancy under a polynomial kernel.
 
     KID when the features are Inception's: mean k(x, x') + mean k(y, y')
-    - 2 mean k(x, y) over pairs of distinct rows, k(x, y) = (x . y / d + 1)^degree,
+    - 2 mean k(x, y) over pairs of distinct rows, `k(x, y) = (x . y / d + 1)^degree`,
     Binkowski et al. 2018, section 4. Unbiased at any n and m of at least 2: for the
     same distribution about 0, on both sides of it. Blind to moments above `degree`.
     Raises ValueError for a degree below 1, otherwise as `frechet_distance`. Chapter 04.
@@ -113,7 +113,7 @@ def precision_recall(real: Real, fake: Fake, *, k: int = 3) -> PrecisionRecall:
     precision is the share of fake in any ball of the real, recall the share of real in
     any ball of the fake. Kynkaanniemi et al. 2019, eqs. (1) and (2). Blind to how much
     lies where, and an outlier's large ball flatters both. Raises ValueError as
-    `frechet_distance`, and unless 1 <= k < n, m. Chapter 04.
+    `frechet_distance`, and unless `1 <= k < n`, m. Chapter 04.
     """
     real, fake = _checked_pair(real, fake, _neighbours_needed(k))
     precision, recall = _share_in_balls(fake, real, k), _share_in_balls(real, fake, k)
@@ -125,7 +125,7 @@ def density_coverage(real: Real, fake: Fake, *, k: int = 5) -> DensityCoverage:
 
     density = (memberships of fake in balls of the real) / (k m), about 1 for the same
     distribution; coverage = the fraction of real whose ball holds a fake, then about
-    1 - 2^-k if n = m. Naeem et al. 2020, section 3. A fake outlier cannot flatter
+    `1 - 2^-k` if `n = m`. Naeem et al. 2020, section 3. A fake outlier cannot flatter
     them as it can recall; but coverage grows with m, and density with samples that
     crowd where the real are dense. Raises ValueError as `precision_recall`. Chapter 04.
     """
@@ -286,7 +286,7 @@ def _mean_of_pairs(a: Tensor, degree: int) -> float:
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """|a_i - b_j|^2 by one matrix product; what rounding leaves of equal rows is 0."""
+    """`|a_i - b_j|^2` by one matrix product; of equal rows it is exactly 0."""
     centre = b.mean(0)
     a, b = a - centre, b - centre
     scale = a.square().sum(1, keepdim=True) + b.square().sum(1)

@@ -23,7 +23,7 @@ from ddpm_core.types import Denoise, Features, PerSample, Samples
 
 
 class GaussianMixture(NamedTuple):
-    """Round Gaussians: q(x0) = sum_k w_k N(x0; m_k, s_k^2 I), with d numbers a sample.
+    """Round Gaussians of d numbers: `q(x0) = sum_k w_k N(x0; m_k, s_k^2 I)`.
 
     `weights` (k,) sum to 1; `means` (k, d); `stds` (k,) are not negative, and where one
     is 0 there is no density before noise is added. Chapter 08.
@@ -74,9 +74,9 @@ class GaussianMixture(NamedTuple):
     def denoiser(self, schedule: Schedule) -> Denoise:
         """Return (x_t, t) -> E[x0 | x_t], exactly. Chapter 08.
 
-        sum_k r_k (m_k + a s_k^2 / v_k (x_t - a m_k)) with v_k = a^2 s_k^2 + 1 - a^2 and
-        a^2 = ab_t; r_k, by Bayes' rule, is the share of component k in q(x_t). Raises
-        ValueError for numbers that are no mixture and x_t of another width.
+        `sum_k r_k (m_k + a s_k^2 / v_k (x_t - a m_k))` with `v_k = a^2 s_k^2 + 1 - a^2`
+        and `a^2 = ab_t`; r_k, by Bayes' rule, is the share of component k in q(x_t).
+        Raises ValueError for numbers that are no mixture and x_t of another width.
         """
         self.check()
 
@@ -117,7 +117,7 @@ def blobs(means: Features, std: float) -> GaussianMixture:
 def two_peaks() -> GaussianMixture:
     """Return the numbers of chapters 08, 09 and 13: float64, 30 % at -1, 70 % at 0.8.
 
-    0.3 N(-1, 0.3^2) + 0.7 N(0.8, 0.2^2).
+    `0.3 N(-1, 0.3^2) + 0.7 N(0.8, 0.2^2)`.
     """
     weights, means, stds = torch.tensor(
         [[0.3, 0.7], [-1.0, 0.8], [0.3, 0.2]], dtype=torch.float64
@@ -128,8 +128,8 @@ def two_peaks() -> GaussianMixture:
 def ideal_denoiser(data: Samples, schedule: Schedule) -> Denoise:
     """Return (x_t, t) -> E[x0 | x_t] if x0 is one of `data`, each equally likely.
 
-    sum_i w_i x_i, where w_i is in proportion to N(x_t; a x_i, 1 - a^2), a^2 = ab_t:
-    Karras et al. 2022, appendix B.3. No network has a lower loss on `data`, and what is
+    `sum_i w_i x_i`, w_i in proportion to `N(x_t; a x_i, 1 - a^2)`, `a^2 = ab_t`: Karras
+    et al. 2022, appendix B.3. No network has a lower loss on `data`, and what is
     sampled with it are copies of them. `t` lies in 1..T. Raises ValueError for no data,
     and for x_t or (on the CPU) t that do not fit. Chapter 07.
     """

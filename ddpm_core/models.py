@@ -112,7 +112,7 @@ class DiffusionModel:
         return self.latent.shape if self.latent else pixels
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Images:
-        """Draw n starting points x_T ~ N(0, I), on the network's device.
+        """Draw n starting points `x_T ~ N(0, I)`, on the network's device.
 
         One after the other: the first of them are the same for every n. Raises
         ValueError for n below 1.

@@ -1,4 +1,4 @@
-"""From noise to data: steps t -> u < t, and the loop that makes them. Chapters 08, 09.
+"""From noise to data: steps from t to `u < t`, and their loop. Chapters 08, 09.
 
 A step is `step(x_t, x0_hat, t, u, noise) -> x_u`; bind its schedule with
 `functools.partial`. Whatever the model is, the sampler sees `denoise(x_t, t) ->
@@ -27,7 +27,7 @@ from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, Samples
 
 Step = Callable[[Tensor, Tensor, int, int, Tensor], Tensor]
-"""(x_t, x0_hat, t, u, noise) -> x_u, with u < t."""
+"""(x_t, x0_hat, t, u, noise) -> x_u, with `u < t`."""
 
 Noise = torch.Generator | Sequence[torch.Generator] | None
 """Where noise comes from: one generator for a batch, or one for each of its samples."""
@@ -39,7 +39,7 @@ Variance = Callable[[Schedule, int, int], float]
 class State(NamedTuple):
     """Where a sampling run stands: `x` at time `t`, and the clean sample seen in it.
 
-    `x0_hat` is the model's estimate from this `x`; at t = 0 it is `x` itself.
+    `x0_hat` is the model's estimate from this `x`; at `t = 0` it is `x` itself.
     """
 
     t: int
@@ -115,7 +115,7 @@ def followed_variance(
     """Return the variance of the samples of one number, exactly, without drawing any.
 
     Where a step multiplies x by g and adds h times the noise, the variance v becomes
-    g^2 v + h^2. So it is with the denoiser of a Gaussian around 0 (`mixtures.blobs`).
+    `g^2 v + h^2`. So it is with the denoiser of a Gaussian around 0 (`mixtures.blobs`).
     `start` is the variance at the first of the times, which fall and need not end at 0.
     Chapter 08.
     """
@@ -160,7 +160,7 @@ def log_snr_times(schedule: Schedule, steps: int, t_end: int = 0) -> list[int]:
     """Return steps + 1 timesteps from T to 0 whose log-SNR falls in even steps.
 
     Lu et al. 2022 (DPM-Solver), section 3.3: small steps near the data, where the
-    signal-to-noise ratio changes fastest in t. The last step is from t = 1, or from
+    signal-to-noise ratio changes fastest in t. The last step is from `t = 1`, or from
     `t_end`, to 0. Where s / a exceeds `LARGEST_SIGMA` at T, the even spacing begins
     below it, after one step. Neighbours stay at least 1 apart. Raises ValueError as
     `spaced_times` does. Chapter 09.
@@ -195,8 +195,8 @@ SPACINGS: dict[str, Callable[[Schedule, int, int], list[int]]] = {
 def posterior_variance(schedule: Schedule, t: int, u: int) -> float:
     """beta-tilde, the variance of q(x_u | x_t, x_0): the right one for a single point.
 
-    (1 - alpha_bar_u) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_u),
-    Ho et al. 2020, eq. (7), for u = t - 1. Chapter 08.
+    `(1 - alpha_bar_u) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_u)`,
+    Ho et al. 2020, eq. (7), for `u = t - 1`. Chapter 08.
     """
     ab_t, ab_u = schedule.alpha_bars(t, u)
     return (1 - ab_u) / (1 - ab_t) * (1 - ab_t / ab_u)
@@ -205,8 +205,8 @@ def posterior_variance(schedule: Schedule, t: int, u: int) -> float:
 def forward_variance(schedule: Schedule, t: int, u: int) -> float:
     """beta, the variance of q(x_t | x_u): the right one for data that is N(0, I).
 
-    1 - alpha_bar_t / alpha_bar_u, Ho et al. 2020, section 3.2, for u = t - 1. Chapter
-    08.
+    `1 - alpha_bar_t / alpha_bar_u`, Ho et al. 2020, section 3.2, for `u = t - 1`.
+    Chapter 08.
     """
     ab_t, ab_u = schedule.alpha_bars(t, u)
     return 1 - ab_t / ab_u
@@ -222,12 +222,12 @@ def ancestral_step(
     *,
     variance: Variance = posterior_variance,
 ) -> Samples:
-    """Draw x_u from q(x_u | x_t, x_0 = x0_hat), the step of DDPM.
+    """Draw x_u from `q(x_u | x_t, x_0 = x0_hat)`, the step of DDPM.
 
-    mean = sqrt(ab_u) (1 - ab_t/ab_u) / (1 - ab_t) x0_hat
-         + sqrt(ab_t/ab_u) (1 - ab_u) / (1 - ab_t) x_t,
-    Ho et al. 2020, eqs. (6) and (7), for any u < t (alpha_t becomes ab_t/ab_u).
-    The step to u = 0 returns x0_hat. Chapters 08 and 09.
+    `mean = sqrt(ab_u) (1 - ab_t/ab_u) / (1 - ab_t) x0_hat
+         + sqrt(ab_t/ab_u) (1 - ab_u) / (1 - ab_t) x_t`,
+    Ho et al. 2020, eqs. (6) and (7), for any `u < t` (alpha_t becomes ab_t/ab_u).
+    The step to `u = 0` returns x0_hat. Chapters 08 and 09.
     """
     ab_t, ab_u = schedule.alpha_bars(t, u)
     _check_step(x, x0_hat, noise)
@@ -251,9 +251,9 @@ def ddim_step(
 ) -> Samples:
     """Step along the line from x0_hat through x_t, renewing a part of the noise.
 
-    x_u = sqrt(ab_u) x0_hat + sqrt(1 - ab_u - std^2) eps_hat + std noise,
-    std = eta sqrt(beta-tilde), Song et al. 2021 (DDIM), eqs. (12) and (16). eta = 0 is
-    deterministic, eta = 1 is `ancestral_step`. Chapter 09.
+    `x_u = sqrt(ab_u) x0_hat + sqrt(1 - ab_u - std^2) eps_hat + std noise`, with `std =
+    eta sqrt(beta-tilde)`, Song et al. 2021 (DDIM), eqs. (12) and (16). `eta = 0` is
+    deterministic, `eta = 1` is `ancestral_step`. Chapter 09.
     """
     check_number("eta", eta, 0, 1)
     ab_t, ab_u = schedule.alpha_bars(t, u)
@@ -303,7 +303,7 @@ LARGEST_SIGMA = 80.0
 class Heun:
     """Heun's method on dx/dsigma, second order from two calls a step, for one run.
 
-    With sigma = s / a, x / a moves by the mean of its slopes (x - x0_hat) / s at both
+    With `sigma = s / a`, x / a moves by the mean of its slopes (x - x0_hat) / s at both
     ends: Karras et al. 2022, algorithm 1, without its churn. Euler's steps, which are
     DDIM's, are the last one, to 0, and the first where sigma exceeds `LARGEST_SIGMA`
     there. Each of the `intervals` takes one of the network calls; what is left is spent

@@ -1,6 +1,6 @@
 """Noise schedules: how much of the signal is left at each time. Chapter 05.
 
-A schedule is one tensor, `alpha_bar[t]` for t = 0..T. All else is derived from it.
+A schedule is one tensor, `alpha_bar[t]` for `t = 0..T`. All else is derived from it.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ Curve = Float64[Tensor, " T_plus_1"]
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The fraction of the variance that is signal, alpha_bar[t], at t = 0..T.
+    """The fraction of the variance that is signal, alpha_bar[t], at `t = 0..T`.
 
-    `alpha_bar` is float64 of shape (T+1,), starts at exactly 1 (t = 0 is clean), falls
-    strictly and may reach 0 only at T. Ho et al. 2020, eq. (4). Raises ValueError
+    `alpha_bar` is float64 of shape (T+1,), starts at exactly 1 (`t = 0` is clean),
+    falls strictly and may reach 0 only at T. Ho et al. 2020, eq. (4). Raises ValueError
     for anything else. Chapter 05.
     """
 
@@ -60,7 +60,7 @@ class Schedule:
     def from_beta(cls, beta: Float64[Tensor, " T"]) -> "Schedule":
         """Build the schedule whose forward steps have the variances beta_1..beta_T.
 
-        alpha_bar_t = prod_{i=1..t} (1 - beta_i), Ho et al. 2020, eq. (4). Each beta
+        `alpha_bar_t = prod_{i=1..t} (1 - beta_i)`, Ho et al. 2020, eq. (4). Each beta
         lies in (0, 1]; 1 is allowed at T alone. Chapter 05.
         """
         check_floating("beta", beta, "(T,)")
@@ -79,18 +79,18 @@ class Schedule:
 
     @cached_property
     def alpha(self) -> Curve:
-        """alpha_t = 1 - beta_t, the share of the variance that step t keeps."""
+        """`alpha_t = 1 - beta_t`, the share of the variance that step t keeps."""
         ab = self.alpha_bar
         return torch.cat([ab[:1], ab[1:] / ab[:-1]])
 
     @cached_property
     def beta(self) -> Curve:
-        """beta_t, the variance step t adds; 0 at t = 0. Ho et al. 2020, eq. (2)."""
+        """beta_t, the variance step t adds; 0 at `t = 0`. Ho et al. 2020, eq. (2)."""
         return 1 - self.alpha
 
     @cached_property
     def snr(self) -> Curve:
-        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar); infinite at t = 0.
+        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar); infinite at `t = 0`.
 
         Kingma et al. 2021, eq. (2). In decibels: 10 log10(snr). Chapter 05.
         """
@@ -109,7 +109,7 @@ class Schedule:
     def alpha_bars(self, t: int, u: int) -> tuple[float, float]:
         """Return alpha_bar at t and u, the ends of a step, as plain numbers.
 
-        Raises ValueError unless 0 <= u < t <= T.
+        Raises ValueError unless `0 <= u < t <= T`.
         """
         for name, time in (("t", t), ("u", u)):
             check_count(name, time, low=-inf)
@@ -121,7 +121,7 @@ class Schedule:
         return self.alpha_bar_list[t], self.alpha_bar_list[u]
 
     def scales(self, t: Int[Tensor, " b"], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to scale `like`.
+        """Return `sqrt(alpha_bar_t)` and `sqrt(1 - alpha_bar_t)`, to scale `like`.
 
         `t`: (b,) times in 0..T; `like`: (b, ...). Both results are (b, 1, ...) in the
         dtype and on the device of `like`. Times on a GPU are checked by the look-up
@@ -161,10 +161,10 @@ class Schedule:
 def linear_schedule(
     T: int, beta_start: float = 1e-4, beta_end: float = 0.02
 ) -> Schedule:
-    """beta rises linearly from beta_start at t = 1 to beta_end at t = T.
+    """beta rises linearly from beta_start at `t = 1` to beta_end at `t = T`.
 
-    Ho et al. 2020, section 4 (T = 1000). With a smaller T these ends leave signal at T:
-    scale them by 1000 / T. Chapter 05.
+    Ho et al. 2020, section 4 (`T = 1000`). With a smaller T these ends leave signal at
+    T: scale them by 1000 / T. Chapter 05.
     """
     _check_length(T)
     check_number("beta_start", beta_start)
@@ -182,8 +182,8 @@ def linear_schedule(
 def cosine_schedule(T: int, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
     """alpha_bar falls as a squared cosine; beta is capped just short of 1.
 
-    alpha_bar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset)),
-    Nichol and Dhariwal 2021, eq. (17). Raises ValueError unless 0 <= offset <= 1 and
+    `alpha_bar_t = f(t) / f(0)`, `f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset))`,
+    Nichol and Dhariwal 2021, eq. (17). Raises ValueError unless `0 <= offset <= 1` and
     0 < max_beta <= 1. Chapter 05.
     """
     _check_length(T)
@@ -199,8 +199,8 @@ def sigmoid_schedule(
 ) -> Schedule:
     """alpha_bar falls as a sigmoid from `start` to `end`; beta is capped short of 1.
 
-    alpha_bar_t = (s(end) - s(start + (end - start) t/T)) / (s(end) - s(start)) with the
-    logistic function s: Jabri et al. 2023, figure 8, in the form of Chen 2023,
+    `alpha_bar_t = (s(end) - s(start + (end - start) t/T)) / (s(end) - s(start))` with
+    the logistic function s: Jabri et al. 2023, figure 8, in the form of Chen 2023,
     algorithm 1 (whose temperature divides `start` and `end`). Chapter 05.
     """
     _check_length(T)
@@ -215,9 +215,9 @@ def sigmoid_schedule(
 
 
 def flow_schedule(T: int) -> Schedule:
-    """The straight line (1 - l) x0 + l eps, l = t / T, scaled to keep the variance.
+    """The line `(1 - l) x0 + l eps`, `l = t / T`, scaled to keep the variance.
 
-    alpha_bar_t = (1 - l)^2 / ((1 - l)^2 + l^2): the path of flow matching, Lipman et
+    `alpha_bar_t = (1 - l)^2 / ((1 - l)^2 + l^2)`: the path of flow matching, Lipman et
     al. 2023, eq. (22), and of rectified flow, Liu et al. 2023, eq. (1), divided by the
     root of what its two shares make together. It ends in pure noise. Chapter 13.
     """
@@ -228,7 +228,7 @@ def flow_schedule(T: int) -> Schedule:
 
 
 def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
-    """Shift and stretch sqrt(alpha_bar) so that it ends at 0 and keeps its value at 1.
+    """Shift and stretch `sqrt(alpha_bar)`: it ends at 0 and keeps its value at 1.
 
     Lin et al. 2024, algorithm 1. With it the network must predict V or X0: at T the
     noise prediction says nothing. Chapters 05 and 13.

@@ -14,7 +14,7 @@ Score = Callable[[Samples, Times], Samples]
 
 
 def make_score(denoise: Denoise, schedule: Schedule) -> Score:
-    """Read the score off a denoiser: (a x0_hat - x_t) / s^2 = -eps_hat / s.
+    """Read the score off a denoiser: `(a x0_hat - x_t) / s^2 = -eps_hat / s`.
 
     Tweedie's formula, Vincent 2011, section 4.2. `t` lies in 1..T: on the CPU the
     result raises ValueError for other times. Chapter 13.
@@ -57,10 +57,10 @@ def sde_step(
 ) -> Samples:
     """Euler's step of the equation backwards in time, with as much noise as asked.
 
-    x + B/2 (x + (1 + churn) score) + sqrt(churn B) noise, where B = log(ab_u / ab_t) is
-    the integral of beta from u to t: Song et al. 2021 (SDE), eqs. (6) and (13). churn =
-    1 is the reverse stochastic equation, 0 the ordinary one; all have the same
-    marginals. Raises ValueError for a negative churn and where no signal is left.
+    `x + B/2 (x + (1 + churn) score) + sqrt(churn B) noise`, with `B = log(ab_u /
+    ab_t)`, the integral of beta from u to t: Song et al. 2021 (SDE), eqs. (6) and (13).
+    `churn = 1` is the reverse stochastic equation, 0 the ordinary one; all have the
+    same marginals. Raises ValueError for a negative churn and where no signal is left.
     Chapter 13.
     """
     check_number("churn", churn, 0)

@@ -27,58 +27,8 @@ import icons  # noqa: E402
 import light_pages  # noqa: E402
 import page_cells  # noqa: E402
 import section_search  # noqa: E402
-from formulas import formulas, to_latex  # noqa: E402
 from page_metadata import description  # noqa: E402
 from repository import site_url, source_url  # noqa: E402
-
-# Formulas ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "latex"),
-    [
-        ("x_t = a x0 + s eps", r"x_t = a\, x_0 + s\, \epsilon"),
-        ("sqrt(1 - ab_u) x0_hat", r"\sqrt{1 - \bar\alpha_u}\, \hat x_0"),
-        ("a b / c d", r"\frac{a\, b}{c}\, d"),
-        ("a / b / c", r"\frac{\frac{a}{b}}{c}"),
-        ("(a + b) / (c - d)", r"\frac{a + b}{c - d}"),
-        ("(a) (b) / 2", r"\frac{(a)\, (b)}{2}"),
-        ("2^-k", "2^{-k}"),
-        ("|x - x_hat|^2", r"\lVert x - \hat x\rVert^{2}"),
-        ("q(x_u | x_t, x_0)", r"q(x_u \mid x_t,\ x_0)"),
-        ("scale (cond - x)", r"\mathrm{scale}\, (\mathrm{cond} - x)"),
-        ("prod_{i=1..t} alpha_i", r"\prod_{i = 1\dots t}\, \alpha_i"),
-        ("beta-tilde < 1,000", r"\tilde\beta < 1{,}000"),
-        ("(a - 1) (1 - a / b)", r"(a - 1)\, \left(1 - \frac{a}{b}\right)"),
-        ("sin(f w) / sin(w)", r"\frac{\sin(f\, w)}{\sin(w)}"),
-    ],
-)  # fmt: skip
-def test_formula_becomes_latex(text, latex):
-    assert to_latex(text) == latex
-
-
-@pytest.mark.parametrize(
-    "text", ["x_t =", "the mean", "(a + b", "a ) b", "x[0] = 1", ""]
-)
-def test_what_is_no_formula_is_refused(text):
-    with pytest.raises(ValueError):
-        to_latex(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("Noise them: x_t = a x0 + s eps. Chapter 05.", ["x_t = a x0 + s eps"]),
-        ("Raises it for t = 0 or t > T, and", ["t = 0", "t > T"]),
-        ("with one mix ~ U(0, 1) a sample", ["mix ~ U(0, 1)"]),
-        ("section 4 (T = 1000), and", ["T = 1000"]),
-        ("`x`: (b, c, h, w) -> the same, a KL term of scale 2.", []),
-        ("steps t -> u < t", ["u < t"]),
-    ],
-)
-def test_formulas_are_found_in_prose(text, found):
-    assert [text[start:stop] for start, stop, _ in formulas(text)] == found
-
 
 # The reference ----------------------------------------------------------------------
 

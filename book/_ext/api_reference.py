@@ -2,8 +2,8 @@
 
 The directive `api-reference` reads the source without importing it, so that a build
 needs no PyTorch. Modules come in the order of the table in contributing.md. Names in
-backticks lead to what they name, formulas are set as formulas, and the sentence with
-the chapters stands by itself, so that `auto_links` can lead there.
+backticks lead to what they name, and the sentence with the chapters stands by itself,
+so that `auto_links` can lead there.
 """
 
 import ast
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from docutils import nodes
-from formulas import formulas
 from repository import source_url
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
@@ -22,7 +21,6 @@ from library_map import CORE, ROOMS, WORKSHOP
 
 PACKAGE = "ddpm_core"
 CHAPTERS = re.compile(r"\s*\bChapters?\s+(\d\d(?:(?:,|\s+and|\s+to)\s+\d\d)*)\.$")
-LONG = 28  # characters of a formula that stands by itself
 
 
 class Member(NamedTuple):
@@ -152,11 +150,11 @@ class APIReference(SphinxDirective):
         for block in re.split(r"\n\s*\n", docstring):
             items = re.split(r"(?:^|\n)- ", block)
             if items[0].strip():
-                blocks += self.paragraphs(items[0], scope)
+                blocks.append(self.paragraph(items[0], scope))
             if items[1:]:
-                listed = [self.paragraphs(item, scope) for item in items[1:]]
+                listed = (self.paragraph(item, scope) for item in items[1:])
                 blocks.append(
-                    nodes.bullet_list("", *(nodes.list_item("", *i) for i in listed))
+                    nodes.bullet_list("", *(nodes.list_item("", i) for i in listed))
                 )
         if chapters:
             word = "chapters" if len(chapters[1]) > 2 else "chapter"
@@ -164,34 +162,12 @@ class APIReference(SphinxDirective):
             blocks.append(nodes.paragraph("", said, classes=["explained"]))
         return blocks
 
-    def paragraphs(self, text: str, scope: str) -> list[nodes.Node]:
-        """Return one paragraph, in which a long formula stands by itself."""
-        blocks: list[nodes.Node] = [nodes.paragraph()]
-        for piece in self.pieces(" ".join(text.split()), scope):
-            if isinstance(piece, nodes.math_block):
-                blocks += [piece, nodes.paragraph()]
-            else:
-                blocks[-1] += piece
-        return [block for block in blocks if len(block)]
-
-    def pieces(self, text: str, scope: str) -> Iterator[nodes.Node]:
-        """Yield words, names in backticks, and formulas."""
-        for i, part in enumerate(text.split("`")):
-            if i % 2:
-                yield self.named(part, scope)
-                continue
-            end = 0
-            for start, stop, latex in formulas(part):
-                yield words(part[end:start])
-                end = stop
-                if stop - start > LONG:
-                    mark = re.match(r"[,.;:]?\s*", part[stop:])[0]
-                    end += len(mark)
-                    latex += mark.strip()
-                    yield nodes.math_block("", latex, nowrap=False, number=None)
-                else:
-                    yield nodes.math("", latex)
-            yield words(part[end:])
+    def paragraph(self, text: str, scope: str) -> nodes.paragraph:
+        """Return words, and what stands in backticks as code."""
+        found = nodes.paragraph()
+        for i, part in enumerate(" ".join(text.split()).split("`")):
+            found += self.named(part, scope) if i % 2 else words(part)
+        return found
 
     def named(self, text: str, scope: str) -> nodes.Node:
         """Return code; where it names one member of the library, as a link to it."""

@@ -157,7 +157,7 @@ def film(
 
     `density` (T+1, n): at n places evenly between the limits, as
     `GaussianMixture.densities` returns it; shaded by its root, black from 1 on. `paths`
-    (T+1, m). Both begin at t = 0. Chapter 08.
+    (T+1, m). Both begin at `t = 0`. Chapter 08.
     """
     ax.imshow(
         density.sqrt().T,

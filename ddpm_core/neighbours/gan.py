@@ -22,7 +22,7 @@ from ddpm_core.neighbours.levels import Levels, Residual, conv, draw_rows, norma
 from ddpm_core.types import Images, PerSample, Samples
 
 Latents = Float[Tensor, "b d"]
-"""A row for each sample: z ~ N(0, I), from which the generator makes it."""
+"""A row for each sample: `z ~ N(0, I)`, from which the generator makes it."""
 
 Labels = Int[Tensor, "b a"]
 """For each sample the number of the value that each attribute has."""
@@ -76,9 +76,9 @@ def gradient_penalty(
     weight: float = 10.0,
     generator: torch.Generator | None = None,
 ) -> PerSample:
-    """Return weight (|grad score(x)| - 1)^2, one a sample, x between real and fake.
+    """Return `weight (|grad score(x)| - 1)^2`, one a sample, x between real and fake.
 
-    x = mix real + (1 - mix) fake, with one mix ~ U(0, 1) a sample: Gulrajani et al.
+    `x = mix real + (1 - mix) fake`, with one `mix ~ U(0, 1)` a sample: Gulrajani et al.
     2017, eq. (3). Raises ValueError for unequal shapes, for scores that are not (b,),
     and for a weight below 0. Chapter 03.
     """
@@ -124,7 +124,7 @@ def train(
 ) -> Iterator[GANStep]:
     """Play the game and yield after each step of G.
 
-    `G(z, *labels)` makes samples of z ~ N(0, I), (b, latent), `D(x, *labels)` scores
+    `G(z, *labels)` makes samples of `z ~ N(0, I)`, (b, latent), `D(x, *labels)` scores
     them, (b,). Each batch, (x,) or (x, labels), serves one step of D; after
     `critic_steps` of them G takes its own. `optimizers`: those of G and of D.
     Goodfellow et al. 2014, algorithm 1. Raises ValueError for samples and scores of

@@ -186,7 +186,7 @@ def with_decoder_blocks(vae: VAE, blocks: int) -> VAE:
 def draw_latents(
     mean: Latents, log_var: Latents, *, generator: torch.Generator | None = None
 ) -> Latents:
-    """Draw z = mean + std eps with eps ~ N(0, I): gradients reach mean and log_var.
+    """Draw `z = mean + std eps` with `eps ~ N(0, I)`: gradients reach mean and log_var.
 
     The reparameterisation of Kingma and Welling 2014, section 2.4. Raises ValueError
     for unequal shapes. Chapter 02.
@@ -199,9 +199,9 @@ def draw_latents(
 
 
 def kl_to_standard_normal(mean: Latents, log_var: Latents) -> PerSample:
-    """KL(N(mean, diag exp(log_var)) || N(0, I)) in nats, one a sample.
+    """`KL(N(mean, diag exp(log_var)) || N(0, I))` in nats, one a sample.
 
-    sum (mean^2 + var - 1 - log var) / 2, Kingma and Welling 2014, appendix B. Raises
+    `sum (mean^2 + var - 1 - log var) / 2`, Kingma and Welling 2014, appendix B. Raises
     ValueError for unequal shapes. Chapter 02.
     """
     _check_gaussian(mean, log_var)
@@ -213,7 +213,7 @@ def gaussian_nll(
 ) -> PerSample:
     """-log N(x; x_hat, variance I) in nats, one a sample.
 
-    (|x - x_hat|^2 / variance + D log(2 pi variance)) / 2, D numbers a sample. Without
+    `(|x - x_hat|^2 / variance + D log(2 pi variance)) / 2`, D numbers a sample. Without
     a variance, the one that makes the batch likeliest, its mean squared error (the
     optimal sigma-VAE of Rybkin et al. 2021). Raises ValueError for unequal shapes and a
     variance that is not above 0. Chapter 02.
@@ -236,12 +236,12 @@ def vae_loss(
     variance: float | None = None,
     generator: torch.Generator | None = None,
 ) -> PerSample:
-    """Return -log p(x | z) + beta KL(q(z | x) || p(z)) in nats, one a sample.
+    """Return `-log p(x | z) + beta KL(q(z | x) || p(z))` in nats, one a sample.
 
-    For beta = 1 minus the evidence lower bound, Kingma and Welling 2014, eq. (3), with
-    one draw of z; else Higgins et al. 2017, eq. (4). `variance`: the decoder's; without
-    one, the likeliest for the batch, as `gaussian_nll` says. Raises as it does, and
-    ValueError for a beta below 0. Chapter 02.
+    For `beta = 1` minus the evidence lower bound, Kingma and Welling 2014, eq. (3),
+    with one draw of z; else Higgins et al. 2017, eq. (4). `variance`: the decoder's;
+    without one, the likeliest for the batch, as `gaussian_nll` says. Raises as it does,
+    and ValueError for a beta below 0. Chapter 02.
     """
     check_number("beta", beta, 0)
     x_hat, encoding = vae(x, generator=generator)

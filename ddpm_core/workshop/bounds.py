@@ -57,8 +57,8 @@ class Wiener(NamedTuple):
     def error(self, schedule: Schedule, x0: Samples, t: Times) -> PerSample:
         """Its mean squared error on these samples at these timesteps, over all noise.
 
-        Along an axis of variance v it answers with the gain g = a v / (a^2 v + s^2), so
-        that a sample c away from the mean has the error (1 - a g)^2 c^2 + s^2 g^2.
+        Along an axis of variance v it answers with the gain `g = a v / (a^2 v + s^2)`,
+        so that a sample c away from the mean has the error `(1 - a g)^2 c^2 + s^2 g^2`.
         (b,), a mean over d.
         """
         x = x0.flatten(1)
