@@ -1,8 +1,10 @@
 """The doctor names what is wrong with a run, and leaves healthy ones alone."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from sick_runs import HEALTHY, SICK, Ward, patient
 from test_cli import ddpm
@@ -13,6 +15,7 @@ from ddpm_core.workshop.doctor import (
     draw_report,
     examine,
     flat_for,
+    healthy_curves,
     patient_of,
     report,
 )
@@ -33,10 +36,10 @@ def test_what_is_wrong_is_named_first(ward, name):
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_a_healthy_model_is_left_alone(name, monkeypatch):
+def test_a_healthy_model_is_left_alone(ward, name, monkeypatch):
     for constant, fewer in {"EACH": 8, "SAMPLES": 16, "STEPS": 8}.items():
         monkeypatch.setattr(doctor, constant, fewer)
-    assert names(name) == []
+    assert names(patient(ward, name)) == []
 
 
 def test_a_report_says_it_in_words_and_a_picture(ward, tmp_path):
@@ -51,10 +54,24 @@ def test_a_report_says_it_in_words_and_a_picture(ward, tmp_path):
 
 
 def test_it_is_a_command(ward, tmp_path):
-    out = tmp_path / "look.png"
-    done = ddpm("doctor", patient(ward, "range"), "--out", out)
+    out, curves = tmp_path / "look.png", tmp_path / "curves.json"
+    done = ddpm("doctor", patient(ward, "range"), "--out", out, "--curves", curves)
     assert done.returncode == 1 and out.exists()
     assert "1. range: nearly all pixels lie between 0.0" in done.stdout
+    found = json.loads(curves.read_text())
+    assert {len(values) for values in found.values()} == {doctor.BANDS}
+
+
+def test_the_curves_of_healthy_models_ship():
+    """They are as measured, and where there is much signal below the linear bound."""
+    found = examine(patient_of("toy-cars-32"))
+    expected = healthy_curves(found)
+    assert list(expected) == ["photos-32", "toy-cars-32"]
+    torch.testing.assert_close(
+        expected["toy-cars-32"], found.held_out, rtol=0.02, atol=1e-4
+    )
+    for values in expected.values():
+        assert (values[:6] < found.linear[:6]).all()
 
 
 def test_how_long_the_loss_has_been_flat():

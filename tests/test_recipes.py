@@ -6,6 +6,7 @@ import pytest
 
 from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.workshop import recipes
+from ddpm_core.workshop.cascade import UpsamplerRun
 from ddpm_core.workshop.evaluation import Extractor
 from ddpm_core.workshop.folder import read_log
 
@@ -26,7 +27,7 @@ def small(tmp_path, monkeypatch):
             "cascade": recipes.Recipe(
                 "cascade",
                 recipes.PIXELS | tiny | {"patch": 4, "image_channels": 6},
-                cascade=True,
+                kind=UpsamplerRun,
             ),
         },
     )
@@ -90,5 +91,7 @@ def test_every_row_is_a_preset_that_can_be():
     for name, recipe in recipes.RECIPES.items():
         chosen = recipe.preset(3)
         assert chosen.seed == 3 and json.dumps(chosen.to_dict()), name
-        channels = 3 if recipe.cascade else chosen.model.network.image_channels
+        channels = (
+            3 if recipe.kind is UpsamplerRun else chosen.model.network.image_channels
+        )
         assert channels in (3, 4)

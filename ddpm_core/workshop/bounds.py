@@ -21,17 +21,18 @@ from ddpm_core.types import PerSample, Samples, Times
 class Wiener(NamedTuple):
     """The best linear denoiser of Gaussian data: their mean and principal axes.
 
-    `mean` (d,); `axes` (k, d), orthonormal; `variances` (k,) along them. In directions
-    that are no axis the data are taken to be constant. Chapter 07.
+    `mean` (d,); `axes` (k, d), orthonormal; `variances` (k,) along them, and `rest` the
+    variance in each of the other directions. Chapter 07.
     """
 
     mean: Float[Tensor, " d"]
     axes: Float[Tensor, "k d"]
     variances: Float[Tensor, " k"]
+    rest: float = 0.0
 
     @classmethod
     def of(cls, data: Samples, k: int = 256) -> "Wiener":
-        """Fit it to some samples, with at most k axes.
+        """Fit it to some samples, with at most k axes; all others share what is left.
 
         Raises ValueError for fewer than two samples.
         """
@@ -49,14 +50,16 @@ class Wiener(NamedTuple):
             axes = axes.T
         kept = (variances > 1e-9 * variances.sum()).nonzero()[:, 0].flip(0)[:k]
         parts = mean, axes[kept], variances[kept]
-        return cls(*(part.to(data.dtype) for part in parts))
+        left = (variances.sum() - variances[kept].sum()).clamp(min=0).item()
+        others = max(1, x.shape[1] - len(kept))
+        return cls(*(part.to(data.dtype) for part in parts), left / others)
 
     def error(self, schedule: Schedule, x0: Samples, t: Times) -> PerSample:
         """Its mean squared error on these samples at these timesteps, over all noise.
 
         Along an axis of variance v it answers with the gain `g = a v / (a^2 v + s^2)`,
-        so that a sample c away from the mean has the error `(1 - a g)^2 c^2 + s^2 g^2`;
-        in the other directions its whole distance is lost. (b,), a mean over d.
+        so that a sample c away from the mean has the error `(1 - a g)^2 c^2 + s^2 g^2`.
+        (b,), a mean over d.
         """
         x = x0.flatten(1)
         check_shape("x0", x, (len(x), len(self.mean)))
@@ -65,8 +68,11 @@ class Wiener(NamedTuple):
         along = off @ self.axes.T
         gain = a * self.variances / (a**2 * self.variances + s**2)
         error = ((1 - a * gain) * along).square() + (s * gain).square()
-        lost = (off.square().sum(1) - along.square().sum(1)).clamp(min=0)
-        return (error.sum(1) + lost) / x.shape[1]
+        others = x.shape[1] - len(self.variances)
+        gain = a * self.rest / (a**2 * self.rest + s**2)
+        across = off.square().sum(1, keepdim=True) - along.square().sum(1, keepdim=True)
+        left = (1 - a * gain).square() * across.clamp(min=0) + others * (s * gain) ** 2
+        return (error.sum(1) + left[:, 0]) / x.shape[1]
 
 
 def posterior_error(
@@ -78,7 +84,10 @@ def posterior_error(
 ) -> PerSample:
     """The squared error of E[x0 | x_t] if x0 is one of `data`, one mean a sample.
 
-    For x0 out of `data` no denoiser has a smaller one on average. (b,). Chapter 07.
+    For x0 out of `data` no denoiser has a smaller one on average. Hence this average is
+    also a lower bound for the population that `data` were drawn from: its best denoiser
+    expects the same error on them as on new images. For x0 that `data` lack, it is an
+    upper bound, since this denoiser is not the best. (b,). Chapter 07.
     """
     guess = ideal_denoiser(data, schedule)(add_noise(schedule, x0, t, eps), t)
     return (guess - x0).square().flatten(1).mean(1)

@@ -59,6 +59,10 @@ COMMANDS = {
         "recipes:main",
         "Train rows of the table for equal minutes of a core, and measure them.",
     ),
+    "photo-grid": Command(
+        "photo_grid:main",
+        "Train on so many photos for so many minutes of a core, and measure each run.",
+    ),
     "speedrun": Command(
         "speedrun:main",
         "Train a recipe for minutes of one CPU core; measure it, write its record.",

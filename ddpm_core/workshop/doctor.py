@@ -4,6 +4,7 @@
 thresholds were set on runs broken on purpose: tests/test_doctor.py has them.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, isnan, log, sqrt
@@ -11,6 +12,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from ddpm_core.models import DiffusionModel, best_device
 from ddpm_core.types import Images, PerSample, Samples, Times
 from ddpm_core.workshop.batches import Batches, Split, load_split
 from ddpm_core.workshop.bounds import Wiener, as_loss, posterior_error
+from ddpm_core.workshop.capstone import RESULTS
 from ddpm_core.workshop.evaluation import draw_samples, nearest_images
 from ddpm_core.workshop.folder import read_log
 from ddpm_core.workshop.opened import is_run, open_model, trained_as
@@ -29,9 +32,12 @@ from ddpm_core.workshop.run import Run
 BANDS = 8  # timesteps at which losses are compared, evenly from 1 to T
 EACH = 24  # images at each of them
 FITTED = 768  # images that the linear denoiser is fitted to
+AXES = 256  # of them, at most; fewer images tell of fewer
 SAMPLES = 64
 STEPS = 20  # network calls a sample
 HALF_MAX = 65_504.0  # the largest number of fp16
+HEALTHY = RESULTS / "doctor"
+"""Curves of healthy models that ship, by name: `ddpm doctor NAME --curves FILE`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +194,9 @@ def weights_of(patient: Patient, t: Times) -> Tensor:
 class Examined:
     """What `examine` found; None where it could not be measured."""
 
+    latent: bool  # whether images are latents to the network
     times: list[float]  # the middle of each band
+    snr: list[float]  # there
     linear: Tensor  # loss of the best linear denoiser, on held-out images
     least: Tensor  # least loss on the training images
     held_out: Tensor  # of the averaged weights, by band
@@ -220,13 +228,17 @@ def examine(patient: Patient) -> Examined:
     held_rows = split.held_out if len(split.held_out) >= 8 else split.train
     held, train = draw(patient, held_rows), draw(patient, split.train)
     fitted, _ = patient.batches.clean(split.train[:FITTED])
-    linear = Wiener.of(fitted.cpu()).error(model.schedule, held.x0.cpu(), held.t.cpu())
+    wiener = Wiener.of(fitted.cpu(), k=min(AXES, max(1, len(fitted) // 3)))
+    linear = wiener.error(model.schedule, held.x0.cpu(), held.t.cpu())
     known, _ = patient.batches.clean(split.train[: 4 * FITTED])
     inside = draw(patient, split.train[: 4 * FITTED])
     least = posterior_error(known, model.schedule, inside.x0, inside.t, inside.eps)
     raw = patient.raw
+    times = [(k + 0.5) * model.schedule.T / BANDS for k in range(BANDS)]
     return Examined(
-        times=[(k + 0.5) * model.schedule.T / BANDS for k in range(BANDS)],
+        latent=bool(model.latent),
+        times=times,
+        snr=[model.schedule.snr[round(t)].item() for t in times],
         linear=by_band(as_loss(model.target, model.schedule, linear, held.t)),
         least=by_band(as_loss(model.target, model.schedule, least, inside.t)),
         held_out=by_band(losses(patient, model.net, held)),
@@ -364,6 +376,7 @@ LIMITS = {
     "falling": 0.9,
     "over linear": 1.1,
     "band over others": 2.5,
+    "band over linear": 1.5,
     "held out over train": 1.25,
     "near": 0.6,
     "tint": 0.12,
@@ -373,16 +386,15 @@ LIMITS = {
 """The thresholds, as calibrated on the runs of tests/test_doctor.py."""
 
 
-def diagnose(found: Examined, *, latent: bool = False) -> list[Finding]:
+def diagnose(found: Examined) -> list[Finding]:
     """Name what is wrong, the most likely cause of the rest first, impatience last."""
-    checks = (data_range, twins, leak, overflow, formula, average, learning, timesteps,
+    checks = (data_range, twins, leak, learning, overflow, formula, average, timesteps,
               by_heart, copies, colours, early)  # fmt: skip
-    checks = [c for c in checks if not (latent and c is data_range)]
     return [finding for check in checks if (finding := check(found))]
 
 
 def data_range(found: Examined) -> Finding | None:
-    if found.low < LIMITS["low"] and found.high > LIMITS["high"]:
+    if found.latent or (found.low < LIMITS["low"] and found.high > LIMITS["high"]):
         return None
     return Finding(
         "range",
@@ -504,7 +516,8 @@ def timesteps(found: Examined) -> Finding | None:
     ratio = found.held_out / found.linear
     worst = int(ratio.argmax())
     others = ratio[torch.arange(BANDS) != worst].median().item()
-    if ratio[worst] <= max(LIMITS["band over others"] * others, 1.0):
+    least = max(LIMITS["band over others"] * others, LIMITS["band over linear"])
+    if ratio[worst] <= least:
         return None
     return Finding(
         "timesteps",
@@ -596,6 +609,30 @@ def flat_for(log: list[dict]) -> str:
     )
 
 
+def curves(found: Examined) -> dict[str, list[float]]:
+    """The losses by timestep and their bounds, as JSON can hold them."""
+    bands = {"linear": found.linear, "least": found.least, "held_out": found.held_out}
+    parts = {name: [float(f"{x:.4g}") for x in v] for name, v in bands.items()}
+    return {"t": found.times, "snr": [float(f"{x:.4g}") for x in found.snr]} | parts
+
+
+def healthy_curves(found: Examined) -> dict[str, Tensor]:
+    """What this model's loss would be if it were as good as healthy models that ship.
+
+    As good at each SNR, measured by the best linear denoiser, each on its own images.
+    Nothing for latents, and where the repository's results are not at hand.
+    """
+    expected = {}
+    for path in [] if found.latent else sorted(HEALTHY.glob("*.json")):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        known = {name: np.array(values) for name, values in stored.items()}
+        share = known["held_out"] / known["linear"]
+        x, at = np.log(known["snr"]), np.log(np.maximum(found.snr, 1e-12))
+        here = np.interp(at, x[::-1], share[::-1])  # interp wants rising x
+        expected[path.stem] = found.linear * torch.from_numpy(here)
+    return expected
+
+
 def draw_report(found: Examined, path: Path) -> None:
     """One picture: the losses between their bounds, samples above the nearest image."""
     from ddpm_core.display import plots  # an extra
@@ -605,15 +642,18 @@ def draw_report(found: Examined, path: Path) -> None:
     from torchvision.utils import make_grid
 
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    curves = {
+    shown = {
         "best linear denoiser": (found.linear, "--"),
         "held-out images": (found.held_out, "o-"),
         "training images": (found.train, "s-"),
-        "least possible, training images": (found.least, ":"),
+        "least possible on these training images": (found.least, ":"),
     }
-    for name, (values, style) in curves.items():
-        left.plot(found.times, values.clamp(min=1e-4), style, label=name)
-    left.set(xlabel="timestep $t$", ylabel="loss", yscale="log")
+    for name, (values, style) in shown.items():
+        left.plot(found.times, values, style, label=name)
+    for i, (name, values) in enumerate(healthy_curves(found).items()):
+        grey = str(0.7 - 0.25 * i)
+        left.plot(found.times, values, "-", color=grey, label=f"as good as {name}")
+    left.set(xlabel="timestep $t$", ylabel="loss", yscale="log", ylim=(1e-3, None))
     left.legend(fontsize="small")
     grid = make_grid(torch.cat([found.samples, found.nearest]), nrow=8, padding=1)
     right.imshow(grid.permute(1, 2, 0).add(1).div(2).clamp(0, 1))

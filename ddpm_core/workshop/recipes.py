@@ -46,7 +46,7 @@ class Recipe:
 
     says: str
     changes: dict[str, object] = field(default_factory=dict)
-    cascade: bool = False
+    kind: type[Run] = Run
     base: str = "cars-64-latents"
 
     def preset(self, seed: int, **more: object) -> Preset:
@@ -85,7 +85,7 @@ RECIPES = {
     "cascade": Recipe(
         "photos-32, then a network that enlarges to 64x64, predicting x0",
         PIXELS | {"image_channels": 6, "patch": 4, "channels": (96, 160)},
-        cascade=True,
+        kind=UpsamplerRun,
     ),
     "eps": Recipe("predicts the noise", {"target": "eps"}),
     "x0": Recipe("predicts the clean latents", {"target": "x0"}),
@@ -109,9 +109,8 @@ RECIPES = {
 
 def open_run(folder: Path, recipe: Recipe, chosen: Preset) -> Run:
     """The run of a row in its folder, at its beginning or its end."""
-    kind = UpsamplerRun if recipe.cascade else Run
     begun = (folder / "config.json").exists()
-    return (kind.resume if begun else kind.begin)(folder, chosen)
+    return (recipe.kind.resume if begun else recipe.kind.begin)(folder, chosen)
 
 
 def seconds_a_step(recipe: Recipe, chosen: Preset) -> float:
@@ -184,7 +183,7 @@ def forward_flop(run: Run) -> int:
 
 def samples_of(run: Run, recipe: Recipe, n: int, calls: int, t_end: int) -> Images:
     """n samples of a row in that many network calls, of one noise for all rows."""
-    if recipe.cascade:
+    if recipe.kind is UpsamplerRun:
         return draw_cascade(run.model, n, calls=calls)
     return drawn(
         run.model, run.preset.data, n, sampler="ddim", calls=calls, t_end=t_end
@@ -192,10 +191,12 @@ def samples_of(run: Run, recipe: Recipe, n: int, calls: int, t_end: int) -> Imag
 
 
 @cache
-def judge(data: str, held_out: int, seed: int, n: int) -> Judge:
+def judge(
+    data: str, held_out: int, seed: int, n: int, base: str = "cars-64-latents"
+) -> Judge:
     """What rows of that seed are measured on; the real photos' features once."""
     photos = {"data": data, "held_out": held_out, "seed": seed, "batch": 1}
-    chosen = preset("cars-64-latents").replace(**photos)
+    chosen = preset(base).replace(**photos)
     real, more_real = evaluation.real_images(data, chosen, n, seed + 1)
     by = evaluation.imagenet_extractor()
     known = {id(x): by.features(x) for x in (real, more_real)}

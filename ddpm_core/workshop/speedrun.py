@@ -24,6 +24,7 @@ from ddpm_core.options import one_of
 from ddpm_core.weights import hardware, read_card
 from ddpm_core.workshop import evaluation, recipes
 from ddpm_core.workshop.capstone import commit
+from ddpm_core.workshop.cascade import UpsamplerRun
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
 from ddpm_core.workshop.presets import SMALL_UNET, Preset
 from ddpm_core.workshop.recipes import PIXELS, RECIPES, Recipe
@@ -130,7 +131,7 @@ def given(chosen: Preset, recipe: Recipe) -> dict[str, float]:
     """The minutes that weights took to train which a recipe does not train itself."""
     parts = (chosen.model.latent, chosen.teacher, chosen.start_from)
     names = [name for name in parts if name]
-    names += ["photos-32"] if recipe.cascade else []
+    names += ["photos-32"] if recipe.kind is UpsamplerRun else []
     return {name: round(read_card(name)["seconds"] / 60, 1) for name in names}
 
 

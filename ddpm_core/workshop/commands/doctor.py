@@ -1,5 +1,6 @@
 """`ddpm doctor`: is a run healthy, and what is to be done?"""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from ddpm_core.datasets.atomic import written_file
 from ddpm_core.datasets.images import check_picture
 from ddpm_core.workshop.doctor import (
+    curves,
     diagnose,
     draw_report,
     examine,
@@ -22,6 +24,9 @@ def doctor(
     out: Annotated[Path, typer.Option(help="the picture to write")] = Path(
         "doctor.png"
     ),
+    save: Annotated[
+        Path | None, typer.Option("--curves", help="JSON file for the losses, too")
+    ] = None,
 ) -> None:
     """Say whether a run is healthy, and what to do.
 
@@ -31,10 +36,14 @@ def doctor(
     check_picture(out)
     patient = patient_of(run, data)
     found = examine(patient)
-    findings = diagnose(found, latent=bool(patient.model.latent))
+    findings = diagnose(found)
     typer.echo(report(patient, found, findings))
     with written_file(out) as new:
         draw_report(found, new)
     typer.echo(f"picture: {out}")
+    if save:
+        with written_file(save) as new:
+            text = json.dumps(curves(found)) + "\n"
+            new.write_text(text, encoding="utf-8")
     if findings:
         raise typer.Exit(1)

@@ -1,0 +1,144 @@
+"""How many photos, and how long? Runs over both, measured alike. The page 'Own photos'.
+
+    ddpm photo-grid --sizes 100,500,2000,14000 --minutes 10,30,90
+
+Each run trains `photos-32` on the first so many photos of one shuffled order, for as
+many steps as fit into the minutes of processor time of a core. Steps of all runs cost
+the same, so their time is measured once, by the fastest of them, and runs of equal
+minutes see equally many images. Samples of all are measured on the same photos, which
+no run was trained on. What is done is not repeated.
+"""
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from ddpm_core.datasets import PackedImages, to_float
+from ddpm_core.datasets.images import save_grid
+from ddpm_core.types import Images
+from ddpm_core.workshop import evaluation, recipes
+from ddpm_core.workshop.evaluation import nearest_images
+from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.recipes import SHOWN, Recipe, numbers
+from ddpm_core.workshop.run import Run
+
+BASE = "photos-32"
+WARMUP = 100  # steps of rising learning rate, in every run
+COPY = 0.5  # of the distance that held-out photos usually have: nearer is a copy
+
+
+class GridRun(Run):
+    """A run without the held-out loss of each epoch: few photos make short epochs."""
+
+    def _end_epoch(self, epoch: int) -> None:
+        pass
+
+
+def row(size: int, data: str) -> Recipe:
+    """The run on so many photos; all others are held out, the same ones first."""
+    held_out = len(PackedImages.open(data)) - size
+    changes = {"data": data, "held_out": held_out}
+    return Recipe(f"{size} photos", changes, kind=GridRun, base=BASE)
+
+
+def preset_of(recipe: Recipe, size: int, seed: int) -> Preset:
+    """All that a run is made of."""
+    chosen = recipe.preset(seed)
+    return chosen.replace(warmup=WARMUP / max(1, size // chosen.batch))
+
+
+def steps_of(recipe: Recipe, chosen: Preset, runs: Path, minutes: float) -> int:
+    """How many steps fit into the minutes; a step's time is measured once for all."""
+    known = runs / "rate.json"
+    if not known.exists():
+        seconds = recipes.seconds_a_step(recipe, chosen)
+        runs.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"processor seconds a step": round(seconds, 5)}) + "\n"
+        known.write_text(text, encoding="utf-8")
+    (seconds,) = json.loads(known.read_text(encoding="utf-8")).values()
+    return max(1, round(60 * minutes / seconds))
+
+
+def train(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dict:
+    """Train for the minutes, or go on with it; a run that is done is left alone."""
+    done = folder / "row.json"
+    if not done.exists():
+        steps = steps_of(recipe, chosen, folder.parent, minutes)
+        with recipes.open_run(folder, recipe, chosen) as run:
+            found = recipes.train_row(run, chosen, steps)
+        done.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return json.loads(done.read_text(encoding="utf-8"))
+
+
+def copies(run: Run, samples: Images) -> dict[str, float]:
+    """How near samples come to photos trained on, or their mirror images.
+
+    `near`: their median distance over that of held-out photos; `copies`: the share of
+    samples that are nearer than COPY times the latter.
+    """
+    trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
+    both = torch.cat([trained_on, trained_on.flip(2)])
+    held = run.split.held_out[: len(samples)].numpy()
+    _, distance = nearest_images(samples, both)
+    usual = nearest_images(to_float(run.split.images[held]), both)[1].median()
+    return {
+        "near": (distance.median() / usual).item(),
+        "copies": (distance < COPY * usual).double().mean().item(),
+    }
+
+
+def measure(
+    recipe: Recipe, chosen: Preset, folder: Path, out: Path, n: int, calls: int
+) -> dict:
+    """Draw n samples of a run, save some, and measure all."""
+    by = recipes.judge(chosen.data, n, 0, n, base=BASE)
+    with recipes.open_run(folder, recipe, chosen) as run:
+        samples = recipes.samples_of(run, recipe, n, calls, 0)
+        found = copies(run, samples)
+    save_grid(out / f"{folder.name}.webp", samples[:SHOWN], ncols=8)
+    scores = evaluation.score(by.measure, samples, by.real, by.more_real)
+    found |= asdict(scores)
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder to write the table to")] = Path(
+        "data/results/photo-grid"
+    ),
+    runs: Annotated[Path, typer.Option(help="folder of the runs")] = Path(
+        "data/runs/photo-grid"
+    ),
+    sizes: Annotated[
+        str, typer.Option(help="photos trained on")
+    ] = "100,500,2000,14000",
+    minutes: Annotated[
+        str, typer.Option(help="processor time of a run on a core")
+    ] = "10,30,90",
+    data: Annotated[str, typer.Option(help="packed folder of the photos")] = (
+        "data/stanford-cars-32"
+    ),
+    n: Annotated[int, typer.Option(help="samples, and held-out photos")] = 1024,
+    calls: Annotated[int, typer.Option(help="network calls a sample")] = 20,
+    seed: Annotated[int, typer.Option(help="seed of the runs")] = 0,
+) -> None:
+    """Train on so many photos for so many minutes of a core, and measure each run."""
+    for length, size in product(map(float, minutes.split(",")), numbers(sizes)):
+        key = {"photos": size, "minutes": length, "seed": seed, "n": n, "calls": calls}
+        rows = recipes.read(out)
+        if any(key.items() <= known.items() for known in rows):
+            continue
+        recipe, folder = row(size, data), runs / f"{size}-{length:g}-{seed}"
+        chosen = preset_of(recipe, size, seed)
+        trained = train(recipe, chosen, folder, length)
+        out.mkdir(parents=True, exist_ok=True)
+        found = key | measure(recipe, chosen, folder, out, n, calls) | trained
+        found["command"] = shlex.join(["ddpm", *sys.argv[1:]])
+        recipes.write(out, [*rows, found])
+        print(found, flush=True)
