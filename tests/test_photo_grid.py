@@ -1,5 +1,8 @@
 """The grid of photos by minutes, at a size that takes seconds."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,8 @@ from ddpm_core.unet import UNetConfig
 from ddpm_core.workshop import photo_grid, presets, recipes
 from ddpm_core.workshop.evaluation import Extractor
 from ddpm_core.workshop.run import Run
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -73,3 +78,17 @@ def test_a_photo_and_its_mirror_image_are_copies(small, tmp_path):
         images = torch.cat([known, mirrored, noise.float() - 1])
         found = photo_grid.copies(run, images)
     assert found["copies"] == pytest.approx(2 / 3) and found["near"] == 0
+
+
+def test_the_page_prints_what_was_measured():
+    page = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")
+    stored = ROOT / "data" / "results" / "photo-grid" / "results.json"
+    rows = json.loads(stored.read_text(encoding="utf-8"))["rows"]
+    assert [row["photos"] for row in rows] == [100, 500, 2000, 14000]
+    for row in rows:
+        each, images = row["images seen"] / row["photos"], row["images seen"]
+        line = (
+            f"| {row['photos']:,} | {each:.0f} | {row['held-out loss']:.3f} "
+            f"| {row['frechet']:.0f} | {row['coverage']:.3f} | {row['copies']:.0f} |"
+        )
+        assert line in page and f"{images:,} images seen" in page
