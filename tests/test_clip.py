@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ddpm_core.clip import CLIP, CLIPConfig, contrastive_loss, load_clip
-from ddpm_core.datasets.toy_cars import ATTRIBUTES, caption
+from ddpm_core.datasets.toy_cars import ATTRIBUTES, caption, draw_toy_cars
 from ddpm_core.tokens import BEGIN, END, PAD, Tokenizer
 from ddpm_core.workshop.side.clip import found, measure
 
@@ -109,7 +109,10 @@ def test_shipped_weights_find_captions_and_cars(shipped):
     assert min(measured["preferred"].values()) > 0.9
 
 
-def test_shipped_vocabulary_is_that_of_the_captions(shipped):
+def test_shipped_vocabularies_are_those_of_the_captions(shipped):
     cars = product(*(range(len(values)) for values in ATTRIBUTES.values()))
     captions = [caption(np.array(car), ground=True, facing=True) for car in cars]
-    assert Tokenizer.of(captions, 16).words == shipped.tokenizer.words
+    uniform = load_clip("toy-cars-clip-uniform-32").tokenizer.words
+    assert Tokenizer.of(captions, 16).words == uniform
+    said = draw_toy_cars(1000, size=16, seed=3).loose_captions(3)
+    assert Tokenizer.of(captions + said, 16).words == shipped.tokenizer.words
