@@ -141,17 +141,17 @@ def loose_caption(attributes: Int64[np.ndarray, " 5"], rng: np.random.Generator)
     Each is named as often as `NAMED` says, in one of its `WORDINGS`; a car without a
     body is a car; what follows the noun comes in any order. Chapter 10.
     """
-    said = {}
+    chosen = {}
     for (name, values), i in zip(ATTRIBUTES.items(), attributes, strict=True):
         ways = WORDINGS.get(name, {}).get(values[i], (values[i],))
         way = ways[rng.integers(len(ways))]
         if rng.random() < NAMED[name]:
-            said[name] = way
-    noun = [said.pop("colour", ""), said.pop("body", "car")]
+            chosen[name] = way
+    noun = [chosen.pop("colour", ""), chosen.pop("body", "car")]
     words = [word for word in noun if word]
     if rng.random() < 0.8:
         words.insert(0, "an" if words[0][0] in "aeiouS" else "a")  # an SUV
-    phrases = list(said.values())
+    phrases = list(chosen.values())
     return " ".join(words + [phrases[i] for i in rng.permutation(len(phrases))])
 
 
@@ -161,14 +161,14 @@ def named_in(text: str) -> dict[str, str]:
     {'body': 'pickup truck', 'ground': 'snow'}; what is no wording is passed over.
     Chapter 10.
     """
-    said = {
+    meant = {
         way: (name, value)
         for name, values in ATTRIBUTES.items()
         for value in values
         for way in WORDINGS.get(name, {}).get(value, (value,))
     }
-    longest_first = "|".join(sorted(said, key=len, reverse=True))
-    return dict(said[way] for way in re.findall(rf"\b(?:{longest_first})\b", text))
+    longest_first = "|".join(sorted(meant, key=len, reverse=True))
+    return dict(meant[way] for way in re.findall(rf"\b(?:{longest_first})\b", text))
 
 
 def showing_any(

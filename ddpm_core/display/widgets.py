@@ -317,12 +317,12 @@ def _explorer_frame(schedule: Schedule, image: Images, eps, t: int) -> str:
     """Return the noised image at t, its figures, and both curves with a dot at t."""
     x_t = add_noise(schedule, image, torch.tensor([t]), eps)
     alpha_bar, snr = schedule.alpha_bar.tolist(), _decibels(schedule)
-    said = f"t = {t} of {schedule.T}"
+    time = f"t = {t} of {schedule.T}"
     figures = f"alpha_bar = {alpha_bar[t]:.4f}, SNR = {_with_sign(snr[t])} dB"
     return (
         '<div style="line-height:1.4">'
-        + picture(x_t, f"The image noised to {said}; {figures}.")
-        + f"<div><b>{said}</b></div><div>{figures}</div>"
+        + picture(x_t, f"The image noised to {time}; {figures}.")
+        + f"<div><b>{time}</b></div><div>{figures}</div>"
         + _chart("alpha_bar", alpha_bar, t, (0, 1), BLUE)
         + _chart("SNR in dB", snr, t, (-90, 50), ORANGE)
         + "</div>"

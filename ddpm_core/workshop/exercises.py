@@ -288,12 +288,12 @@ def _verdict(exercise: Exercise, seconds: float, check: str) -> tuple[str, str]:
     command = [sys.executable, "-P", "-c", RUNNER, str(book), str(book / "chapters")]
     quiet = {"MPLBACKEND": "agg", "PYTHONUTF8": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        said, raised = Path(folder, "said"), Path(folder, "raised")
+        output, raised = Path(folder, "output"), Path(folder, "raised")
         begin = f"the check begins {secrets.token_hex()}" if check else ""
         work = json.dumps(
             [exercise.imports, exercise.source, str(raised), check, begin]
         )
-        with said.open("wb") as out:
+        with output.open("wb") as out:
             process = subprocess.Popen(
                 command, cwd=exercise.notebook.parent, env=os.environ | quiet,
                 stdin=subprocess.PIPE, stdout=out, stderr=subprocess.DEVNULL,
@@ -307,7 +307,7 @@ def _verdict(exercise: Exercise, seconds: float, check: str) -> tuple[str, str]:
                 _stop(process)
         if raised.exists():
             return FAILED, raised.read_text(encoding="utf-8", errors="replace")
-        text = _end_of(said)
+        text = _end_of(output)
         if begin:
             text = text.partition(begin)[2]
         printed = VERDICT.findall(text)

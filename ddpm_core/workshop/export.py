@@ -82,11 +82,11 @@ def export(
     # An extra: better missed now than after sampling.
     from ddpm_core.display import plots
 
-    by, photos = None, ()
+    ruler, photos = None, ()
     if measure:
         n = n or enough_samples(run, features)
-        by = extractor(features) if features else None
-    if by:
+        ruler = extractor(features) if features else None
+    if ruler:
         photos = real_images(run.preset.data, run.preset, n, run.preset.seed + 1)
     words = ["ddpm", "export", folder.as_posix(), out.as_posix()]
     words += ["--n", n, "--steps", steps] if measure else ["--no-measure"]
@@ -120,8 +120,8 @@ def export(
         }
         if toy_cars and run.preset.model.size == 32:
             card["measured"] |= measure_toy_cars(samples, 32, run.preset.seed)
-        elif by:
-            card["measured"]["scores"] = str(score(by, samples, *photos))
+        elif ruler:
+            card["measured"]["scores"] = str(score(ruler, samples, *photos))
         if toy_cars and run.preset.model.text:
             card["measured"]["prompts"] = measure_prompts(
                 model, run.preset, samples, steps, scale

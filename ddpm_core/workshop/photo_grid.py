@@ -98,12 +98,12 @@ def measure(
     recipe: Recipe, chosen: Preset, folder: Path, out: Path, n: int, calls: int
 ) -> dict:
     """Draw n samples of a run, save some, and measure all."""
-    by = recipes.judge(chosen.data, n, 0, n, base=BASE)
+    referee = recipes.judge(chosen.data, n, 0, n, base=BASE)
     with recipes.open_run(folder, recipe, chosen) as run:
         samples = recipes.samples_of(run, recipe, n, calls, 0)
         found = copies(run, samples)
     save_grid(out / f"{folder.name}.webp", samples[:SHOWN], ncols=8)
-    scores = evaluation.score(by.measure, samples, by.real, by.more_real)
+    scores = evaluation.score(referee.measure, samples, referee.real, referee.more_real)
     found |= asdict(scores)
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
 

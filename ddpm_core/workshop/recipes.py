@@ -198,13 +198,13 @@ def judge(
     photos = {"data": data, "held_out": held_out, "seed": seed, "batch": 1}
     chosen = preset(base).replace(**photos)
     real, more_real = evaluation.real_images(data, chosen, n, seed + 1)
-    by = evaluation.imagenet_extractor()
-    known = {id(x): by.features(x) for x in (real, more_real)}
+    ruler = evaluation.imagenet_extractor()
+    known = {id(x): ruler.features(x) for x in (real, more_real)}
 
     def features(x: Images) -> Features:
-        return known[id(x)] if x is real or x is more_real else by.features(x)
+        return known[id(x)] if x is real or x is more_real else ruler.features(x)
 
-    return Judge(evaluation.Extractor(by.name, features), real, more_real, data)
+    return Judge(evaluation.Extractor(ruler.name, features), real, more_real, data)
 
 
 def measured(
@@ -220,10 +220,12 @@ def measured(
     rows = read(out)
     if any(key.items() <= row.items() for row in rows):
         return
-    by = judge(chosen.data, chosen.held_out, chosen.seed, n)
+    referee = judge(chosen.data, chosen.held_out, chosen.seed, n)
     with open_run(folder, recipe, chosen) as run:
         samples = samples_of(run, recipe, n, **walk)
-    scores = asdict(evaluation.score(by.measure, samples, by.real, by.more_real))
+    scores = asdict(
+        evaluation.score(referee.measure, samples, referee.real, referee.more_real)
+    )
     scores = {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
     found = key | {"says": recipe.says, "changes": recipe.changes} | scores
     found |= json.loads((folder / "row.json").read_text(encoding="utf-8"))

@@ -91,11 +91,13 @@ def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dic
     recipes.train(recipe, chosen, folder, minutes)
     step = (before + reference_step()) / 2
     trained = json.loads((folder / "row.json").read_text(encoding="utf-8"))
-    by = recipes.judge(chosen.data, chosen.held_out, chosen.seed, N)
+    referee = recipes.judge(chosen.data, chosen.held_out, chosen.seed, N)
     with recipes.open_run(folder, recipe, chosen) as run:
         samples = recipes.samples_of(run, recipe, N, CALLS, T_END)
         photos = {"photos": len(run.split.images), "sha256": run.split.sha256[:12]}
-    scores = asdict(evaluation.score(by.measure, samples, by.real, by.more_real))
+    scores = asdict(
+        evaluation.score(referee.measure, samples, referee.real, referee.more_real)
+    )
     kept = ("parameters", "steps", "images seen", "core minutes", "held-out loss")
     found = {"seed": chosen.seed} | {name: trained[name] for name in kept}
     found |= {"reference step": round(step, 5)}

@@ -48,7 +48,7 @@ MEANINGS = {
 NUMBERS = "no two three four five six several many some both pair without".split()
 """Words for numbers: a picture shows one car."""
 
-NEAREST = {w: said for said, words in MEANINGS.items() for w in words.split()}
+NEAREST = {w: meaning for meaning, words in MEANINGS.items() for w in words.split()}
 
 
 def check_words(prompts: Iterable[str], known: Iterable[str]) -> None:

@@ -83,8 +83,8 @@ def _local_photos(path: Path, labels: bool, boxes: bool) -> Photos:
         if path.is_dir() and (names := tree.with_suffix([".parquet"])):
             return parquet_photos([path / name for name in names])
         others = [f"{name}: {reason}" for name, reason in tree.skipped[:KINDS_SHOWN]]
-        said = "; ".join(["holds no photos", *_other_files(tree), *others])
-        raise ValueError(printable(f"{path} {said}. ") + f"Looked for:\n{FORMS}")
+        reasons = "; ".join(["holds no photos", *_other_files(tree), *others])
+        raise ValueError(printable(f"{path} {reasons}. ") + f"Looked for:\n{FORMS}")
     if any(folder_of(name) for name in images):
         photos = stanford_cars(tree, images, labels=labels, boxes=boxes)
     else:

@@ -120,8 +120,8 @@ class Critique:
         )
 
     def __call__(self, x: Images, x_hat: Images) -> PerSample:
-        by = torch.randint(ROLLED, (2,), generator=self.offsets).tolist()
-        x, x_hat = x.roll(by, (2, 3)), x_hat.roll(by, (2, 3))
+        offset = torch.randint(ROLLED, (2,), generator=self.offsets).tolist()
+        x, x_hat = x.roll(offset, (2, 3)), x_hat.roll(offset, (2, 3))
         with torch.no_grad():
             real = features(self.stages, x)
         fake = features(self.stages, x_hat)

@@ -105,12 +105,12 @@ def photo_distances(latent: LatentScaler, images: Images) -> dict[str, object]:
     and rebuilt (`rebuilt floor`), below which no samples in these latents can be
     expected. Each of n = half of the images. Raises as `imagenet_extractor` does.
     """
-    by, n = imagenet_extractor(), len(images) // 2
+    ruler, n = imagenet_extractor(), len(images) // 2
     rebuilt = latent.decode(latent.encode(images))
-    real, other = by.features(images[: 2 * n]).split(n)
-    left, other_left = by.features(rebuilt[: 2 * n]).split(n)
+    real, other = ruler.features(images[: 2 * n]).split(n)
+    left, other_left = ruler.features(rebuilt[: 2 * n]).split(n)
     return {
-        "features": by.name,
+        "features": ruler.name,
         "n": n,
         "frechet": round(metrics.frechet_distance(real, left), 2),
         "floor": round(metrics.frechet_distance(real, other), 2),

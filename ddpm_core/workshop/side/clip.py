@@ -128,8 +128,8 @@ def main(
         torch.manual_seed(seed)
         drawn, start = draw_toy_cars(cars, seed=seed), time.perf_counter()
         seen = np.flatnonzero(~showing_any(drawn.attributes, NEVER_TRAINED))
-        said = drawn.loose_captions(seed) if loose else drawn.captions
-        images, captions = drawn.images[seen], list(np.array(said)[seen])
+        all_captions = drawn.loose_captions(seed) if loose else drawn.captions
+        images, captions = drawn.images[seen], list(np.array(all_captions)[seen])
         length = CLIPConfig.__dataclass_fields__["length"].default
         tokenizer = Tokenizer.of(captions, length)
         tokens = tokenizer(captions)
