@@ -80,6 +80,22 @@ def test_a_photo_and_its_mirror_image_are_copies(small, tmp_path):
     assert found["copies"] == pytest.approx(2 / 3) and found["near"] == 0
 
 
+@pytest.mark.parametrize(
+    ("changed", "answer"),
+    [
+        ({"minutes": "a"}, "numbers with commas between, got 'a'"),
+        ({"minutes": "nan"}, "minutes must be"),
+        ({"minutes": "0"}, "minutes must be"),
+        ({"sizes": "0"}, "must be in 1..88, .* got 0"),
+        ({"sizes": "89"}, "must be in 1..88, .* got 89"),
+    ],
+)
+def test_what_no_run_can_have_is_refused_at_once(small, changed, answer):
+    with pytest.raises(ValueError, match=answer):
+        photo_grid.main(**small, **{"sizes": "16", "minutes": "1"} | changed)
+    assert not small["runs"].exists()
+
+
 def test_the_page_prints_what_was_measured():
     page = (ROOT / "book" / "own_data.md").read_text(encoding="utf-8")
     stored = ROOT / "data" / "results" / "photo-grid" / "results.json"

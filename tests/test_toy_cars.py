@@ -395,6 +395,7 @@ def test_what_a_caption_names_is_read_back(many):
         "colour": "white", "body": "van", "time": "day"
     }  # fmt: skip
     assert named_in("truck pointing left") == {"body": "pickup truck", "facing": "left"}
+    assert named_in("A Red suv") == {"colour": "red", "body": "SUV"}
     assert named_in("a car") == named_in("") == {}
 
 

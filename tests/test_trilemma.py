@@ -9,7 +9,7 @@ import torch
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, attributes_showing, caption
 from ddpm_core.weights import command_line, load_weights
 from ddpm_core.workshop import contenders as trilemma
-from ddpm_core.workshop import evaluation, guidance, wordings
+from ddpm_core.workshop import evaluation, free_wording, guidance
 from ddpm_core.workshop import tables as measuring
 from ddpm_core.workshop.cards import card_text
 from ddpm_core.workshop.contenders import Contender, load_contender
@@ -138,10 +138,10 @@ def test_guidance_is_measured_over_its_scale(tmp_path, monkeypatch):
 
 
 def test_what_models_make_of_free_wording_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(wordings, "PROMPTS", ("a red van", "a car at day"))
+    monkeypatch.setattr(free_wording, "PROMPTS", ("a red van", "a car at day"))
     monkeypatch.setattr(trilemma, "RESULTS", tmp_path)
     model = "toy-cars-text-32"
-    wordings.main([model], tmp_path / "wordings.json", many=24, n=16, steps=6)
+    free_wording.main([model], tmp_path / "wordings.json", many=24, n=16, steps=6)
     found = trilemma.load_table("wordings")
     assert found["command"].startswith(f"ddpm measure-wordings {model} --out")
     captions, van, day = found["rows"]

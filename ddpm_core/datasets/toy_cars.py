@@ -158,17 +158,19 @@ def loose_caption(attributes: Int64[np.ndarray, " 5"], rng: np.random.Generator)
 def named_in(text: str) -> dict[str, str]:
     """What a caption names, in any wording: 'truck in snow' names body and ground.
 
-    {'body': 'pickup truck', 'ground': 'snow'}; what is no wording is passed over.
+    {'body': 'pickup truck', 'ground': 'snow'}; what is no wording is passed over, and
+    capitals count as small letters.
     Chapter 10.
     """
     meant = {
-        way: (name, value)
+        way.lower(): (name, value)
         for name, values in ATTRIBUTES.items()
         for value in values
         for way in WORDINGS.get(name, {}).get(value, (value,))
     }
     longest_first = "|".join(sorted(meant, key=len, reverse=True))
-    return dict(meant[way] for way in re.findall(rf"\b(?:{longest_first})\b", text))
+    ways = re.findall(rf"\b(?:{longest_first})\b", text.lower())
+    return dict(meant[way] for way in ways)
 
 
 def showing_any(

@@ -75,7 +75,7 @@ COMMANDS = {
         "Measure the text models over guidance scales on one core and write the table.",
     ),
     "measure-wordings": Command(
-        "wordings:main",
+        "free_wording:main",
         "Measure what text models make of prompts in free wording; write the table.",
     ),
     "measure-samplers": Command(

@@ -23,6 +23,7 @@ import typer
 from ddpm_core.datasets import PackedImages, to_float
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.types import Images
+from ddpm_core.values import check_number
 from ddpm_core.workshop import evaluation, recipes
 from ddpm_core.workshop.evaluation import nearest_images
 from ddpm_core.workshop.presets import Preset
@@ -108,6 +109,29 @@ def measure(
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
 
 
+def checked(
+    minutes: str, sizes: str, data: str, n: int
+) -> tuple[list[float], list[int]]:
+    """The minutes and sizes as numbers; ValueError for those that no run can have."""
+    try:
+        lengths, photos = [float(m) for m in minutes.split(",")], numbers(sizes)
+    except ValueError:
+        raise ValueError(
+            "--minutes and --sizes take numbers with commas between, got "
+            f"{minutes!r} and {sizes!r}"
+        ) from None
+    most = len(PackedImages.open(data)) - n
+    for length in lengths:
+        check_number("minutes", length, above=0)
+    for size in photos:
+        if not 1 <= size <= most:
+            raise ValueError(
+                f"--sizes must be in 1..{most}, as {n} of the photos of {data} are for "
+                f"measuring, got {size}"
+            )
+    return lengths, photos
+
+
 def main(
     out: Annotated[Path, typer.Option(help="folder to write the table to")] = Path(
         "data/results/photo-grid"
@@ -129,7 +153,7 @@ def main(
     seed: Annotated[int, typer.Option(help="seed of the runs")] = 0,
 ) -> None:
     """Train on so many photos for so many minutes of a core, and measure each run."""
-    for length, size in product(map(float, minutes.split(",")), numbers(sizes)):
+    for length, size in product(*checked(minutes, sizes, data, n)):
         key = {"photos": size, "minutes": length, "seed": seed, "n": n, "calls": calls}
         rows = recipes.read(out)
         if any(key.items() <= known.items() for known in rows):

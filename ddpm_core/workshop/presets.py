@@ -270,6 +270,18 @@ BETTER = {
 }
 """Wider layers on fewer positions, half the FLOP of the article's; larger batches."""
 
+TEXT = PLAIN.replace(
+    data="toy-cars",
+    absent=NEVER_TRAINED,
+    text="toy-cars-clip-uniform-32",
+    network=SMALL_UNET,
+    pooled=64,
+    context=64,
+    batch=16,
+    lr_end=0.02,
+)
+"""What the presets with captions have in common. Chapter 10."""
+
 PRESETS = {
     "toy-cars-32": PLAIN.replace(
         data="toy-cars",
@@ -279,49 +291,18 @@ PRESETS = {
         lr_end=0.02,
         strips=(1, 2, 5, 10, 18),
     ),
-    "toy-cars-text-32": PLAIN.replace(
-        data="toy-cars",
-        absent=NEVER_TRAINED,
-        text="toy-cars-clip-32",
-        loose=True,
-        network=SMALL_UNET,
-        pooled=64,
-        context=64,
-        epochs=14,
-        batch=16,
-        lr_end=0.02,
-        strips=(1, 2, 5, 14),
+    "toy-cars-text-32": TEXT.replace(
+        text="toy-cars-clip-32", loose=True, epochs=14, strips=(1, 2, 5, 14)
     ),
-    "toy-cars-text-uniform-32": PLAIN.replace(
-        data="toy-cars",
-        absent=NEVER_TRAINED,
-        text="toy-cars-clip-uniform-32",
-        network=SMALL_UNET,
-        pooled=64,
-        context=64,
-        epochs=18,
-        batch=16,
-        lr_end=0.02,
-        strips=(1, 2, 5, 10, 18),
-    ),
-    "toy-cars-text-latent-32": PLAIN.replace(
-        data="toy-cars",
-        absent=NEVER_TRAINED,
-        text="toy-cars-clip-uniform-32",
+    "toy-cars-text-uniform-32": TEXT.replace(epochs=18, strips=(1, 2, 5, 10, 18)),
+    "toy-cars-text-latent-32": TEXT.replace(
         latent="toy-cars-autoencoder-32",
-        network=UNetConfig(
-            image_channels=4,
-            channels=(64, 128),
-            attention=(True, True),
-            blocks=1,
-            groups=8,
-            dropout=0.0,
-            pooled=64,
-            context=64,
+        network=dataclasses.replace(
+            SMALL_UNET, channels=(64, 128), attention=(True, True), **LATENTS
         ),
+        pooled=64,
+        context=64,
         epochs=12,
-        batch=16,
-        lr_end=0.02,
         strips=(1, 2, 5, 12),
     ),
     "toy-cars-eps-32": VIEW.replace(target="eps"),
