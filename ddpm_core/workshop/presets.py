@@ -296,6 +296,8 @@ PRESETS = {
     ),
     "toy-cars-text-uniform-32": TEXT.replace(epochs=18, strips=(1, 2, 5, 10, 18)),
     "toy-cars-text-latent-32": TEXT.replace(
+        text="toy-cars-clip-32",
+        loose=True,
         latent="toy-cars-autoencoder-32",
         network=dataclasses.replace(
             SMALL_UNET, channels=(64, 128), attention=(True, True), **LATENTS
