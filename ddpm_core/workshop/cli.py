@@ -72,7 +72,11 @@ COMMANDS = {
     ),
     "measure-guidance": Command(
         "guidance:main",
-        "Measure the text models over guidance scales on one core and write the table.",
+        "Measure a text model over guidance scales on one core and write the table.",
+    ),
+    "measure-autoguidance": Command(
+        "autoguidance:main",
+        "Measure a model that leads away from a worse one; write the table.",
     ),
     "measure-wordings": Command(
         "free_wording:main",

@@ -45,7 +45,7 @@ def export(
     *,
     n: int | None = None,
     steps: int,
-    t_end: int = 0,
+    t_end: int | None = None,
     scale: float = 1.0,
     features: str = "",
     measure: bool = True,
@@ -90,7 +90,7 @@ def export(
         photos = real_images(run.preset.data, run.preset, n, run.preset.seed + 1)
     words = ["ddpm", "export", folder.as_posix(), out.as_posix()]
     words += ["--n", n, "--steps", steps] if measure else ["--no-measure"]
-    words += ["--t-end", t_end] if t_end else []
+    words += [] if t_end is None else ["--t-end", t_end]
     words += ["--scale", scale] if conditional else []
     words += ["--features", features] if features else []
     commands = [*run.files.commands(), shlex.join(map(str, words))]
@@ -114,7 +114,7 @@ def export(
         card["measured"] = {
             "steps": steps,
             "sampler": "ddim",
-            "t_end": t_end,
+            "t_end": model.t_end if t_end is None else t_end,
             "seed": seed,
             **audit(run, samples, new / "nearest.webp"),
         }

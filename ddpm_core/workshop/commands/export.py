@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ddpm_core.workshop.commands.common import GUIDANCE
+from ddpm_core.workshop.commands.common import GUIDANCE, T_END
 from ddpm_core.workshop.export import export as export_run
 
 
@@ -19,9 +19,7 @@ def export(
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
-    t_end: Annotated[
-        int, typer.Option(min=0, help="timestep from which the last step goes to 0")
-    ] = 0,
+    t_end: Annotated[int | None, T_END] = None,
     scale: Annotated[
         float | None,
         typer.Option(help="guidance of a conditional model", min=0, max=100),
