@@ -41,6 +41,10 @@ COMMANDS = {
         "commands.export:export",
         "Turn a finished run into weights with a measured card, ready to ship.",
     ),
+    "remeasure": Command(
+        "commands.export:remeasure",
+        "Measure exported weights again; write them with a new card.",
+    ),
     "models": Command("commands.models:models", "List the weights that ship."),
     "presets": Command("commands.presets:presets", "List what `ddpm train` can train."),
     "exercises": Command(
