@@ -1,4 +1,4 @@
-"""Photos denoised from a timestep: nothing is lost at 0, and from T they are samples."""
+"""Photos denoised from t: nothing is lost from 0, and from T they are samples."""
 
 import torch
 
