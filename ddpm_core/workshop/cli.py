@@ -86,6 +86,10 @@ COMMANDS = {
         "where_lost:main",
         "Measure photos that a model denoises from several timesteps.",
     ),
+    "measure-calls": Command(
+        "capstone:measure_calls",
+        "Measure a model of photos at several numbers of network calls.",
+    ),
     "measure-wordings": Command(
         "free_wording:main",
         "Measure what text models make of prompts in free wording; write the table.",
