@@ -56,7 +56,7 @@ class Images(NamedTuple):
 
 
 def load_split(preset: Preset, workers: int | None = None) -> Split:
-    """Draw or open the preset's images and put some of them aside, the same always.
+    """Draw or open the preset's images and put some of them aside, always the same.
 
     Raises ValueError for a data set that is too small or of another size than the
     preset or lacks the captions or classes that it needs, FileNotFoundError where there
