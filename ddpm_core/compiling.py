@@ -40,7 +40,7 @@ def normalised_by_channel(norm: nn.GroupNorm, x: FeatureMap) -> FeatureMap:
     """Normalise as `norm` does, by a factor and an offset for each channel.
 
     Both come from the mean and the mean square of each channel, whose sums run over
-    positions alone, in fp32. Chapter 14.
+    positions only, in fp32. Chapter 14.
     """
     wide, size = x.float(), x.shape[1] // norm.num_groups
     mean, mean_square = (

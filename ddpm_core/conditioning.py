@@ -79,7 +79,7 @@ def dropped(
     Raises ValueError for a fraction outside [0, 1], and for an `empty` that is not one
     condition. Chapter 10.
     """
-    check_number("the share that is dropped", share, 0, 1)
+    check_number("the fraction that is dropped", share, 0, 1)
     one = tuple(conditions.shape[1:])
     if tuple(empty.shape) not in ((), one, (1, *one)):
         raise ValueError(

@@ -31,7 +31,7 @@ class Tokenizer:
 
     def __post_init__(self):
         if len(set(self.words)) != len(self.words):
-            raise ValueError(f"a word stands twice in the vocabulary {self.words}")
+            raise ValueError(f"a word occurs twice in the vocabulary {self.words}")
 
     @classmethod
     def of(cls, captions: Iterable[str], length: int) -> "Tokenizer":

@@ -148,7 +148,7 @@ def _load(preset: Preset, workers: int | None) -> Images:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """The batch of each step, a function of the seed and the step alone.
+    """The batch of each step, a function of only the seed and the step.
 
     All that is random in a step is drawn for the whole batch, of which each process
     takes its share: runs resume exactly, and the number of processes changes nothing.

@@ -57,7 +57,7 @@ def export(
 
     The card holds what was trained and how, and is put into words in README.md beside
     three pictures: samples, the same above their nearest training image, the losses. Of
-    a run with a LoRA it is the change alone that is written. Without `measure`, nothing
+    a run with a LoRA only the change is written. Without `measure`, nothing
     is sampled: weights, card and losses. Without `n`, the data decide how many; `say`
     is told in advance what is done and how long it takes.
 
