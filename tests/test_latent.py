@@ -207,8 +207,12 @@ def test_the_command_trains_measures_and_writes_a_card(tmp_path, capsys):
     assert "--cars 64" in commands[0] and "--refine" in commands[1]
     with pytest.raises(Exception, match="choose classifier, efficientnet, lpips or"):
         main(out, perceptual="vgg")
-    for alone in ({"finishes": "toy-cars-32"}, {"t_end": 100}):
-        with pytest.raises(Exception, match="belong together"):
+    for alone, why in (
+        ({"finishes": "toy-cars-32"}, "needs --refine"),
+        ({"finishes": "toy-cars-32", "refine": "x", "t_end": 9}, "1..--noised-to"),
+        ({"t_end": 100}, "belong to --finishes"),
+    ):
+        with pytest.raises(Exception, match=why):
             main(out, **alone)
 
 
@@ -229,18 +233,18 @@ def test_a_decoder_that_finishes_sees_what_the_model_makes_of_noise(tiny_autoenc
     latent = load_latent(tiny_autoencoder)
     x = to_float(draw_toy_cars(64, size=16).images)
     z, model = latent.encode(x), halving(latent)
-    finishing = Finishing(latent, model, t_end=1)
+    finishing = Finishing(latent, model, noised_to=1)
     seen = finishing.blurred(z, torch.Generator().manual_seed(0))
     same = (seen == z).flatten(1).all(1)
-    assert 8 < same.sum() < 36  # t is 0 for a third of them, 1 and 2 for the others
+    assert 16 < same.sum() < 48  # t is 0 for half of them
     keep = model.schedule.alpha_bar[1].sqrt()
     torch.testing.assert_close(seen[~same], keep * z[~same] / 2, atol=0.1, rtol=0)
     image, _ = finishing(x, torch.Generator().manual_seed(0))
     torch.testing.assert_close(image.clamp(-1, 1), latent.decode(seen))
     with pytest.raises(ValueError, match=r"got one that draws \(2, 16, 16\)"):
-        Finishing(latent, halving(None), t_end=1)
-    with pytest.raises(ValueError, match=r"t_end must lie in 1\.\.50, got 51"):
-        Finishing(latent, model, t_end=51)
+        Finishing(latent, halving(None), 1)
+    with pytest.raises(ValueError, match=r"noised_to must lie in 1\.\.100, got 101"):
+        Finishing(latent, model, 101)
 
 
 def test_the_decoder_says_where_sampling_ends(tiny_autoencoder, tmp_path):

@@ -81,21 +81,22 @@ class Finishing(nn.Module):
     """An autoencoder whose decoder sees what a diffusion model makes of noised latents.
 
     `forward(x, generator)`, as `VAE.forward`: latents of x are noised to a random t in
-    0..2 t_end and denoised by one call, which blurs them; at t = 0 they stay as they
-    are. With these the decoder learns to finish what is left at t_end, and more: what a
-    model draws has less detail than what it leaves of a photo. Raises ValueError for a
-    model of other latents, and for a t_end beyond half of its T. Chapter 14.
+    0..noised_to and denoised by one call, which blurs them; at t = 0 they stay as they
+    are. With these the decoder learns to draw what the model cannot. `noised_to` should
+    lie well above the t_end at which sampling stops: what a model draws has less detail
+    than what it leaves of a photo. Raises ValueError for a model of other latents, and
+    for a noised_to that is not in 1..T. Chapter 14.
     """
 
-    def __init__(self, latent: LatentScaler, model: DiffusionModel, t_end: int):
+    def __init__(self, latent: LatentScaler, model: DiffusionModel, noised_to: int):
         super().__init__()
         if model.shape != latent.shape:
             raise ValueError(
                 f"latents of shape {latent.shape} are finished after a model that "
                 f"draws them, got one that draws {model.shape}"
             )
-        check_count("t_end", t_end, 1, model.schedule.T // 2)
-        self.latent, self.t_end = latent, t_end
+        check_count("noised_to", noised_to, 1, model.schedule.T)
+        self.latent, self.noised_to = latent, noised_to
         self.schedule, self.denoise = model.schedule, model.denoiser()
 
     def forward(self, x: Images, generator: torch.Generator) -> tuple[Images, Encoding]:
@@ -106,8 +107,8 @@ class Finishing(nn.Module):
 
     @torch.no_grad()
     def blurred(self, z: LatentImages, generator: torch.Generator) -> LatentImages:
-        """Noise each latent to its own t in 0..2 t_end, and denoise it."""
-        t = torch.randint(2 * self.t_end + 1, (len(z),), generator=generator)
+        """Noise each latent to its own t in 0..noised_to, and denoise it."""
+        t = torch.randint(self.noised_to + 1, (len(z),), generator=generator)
         return self.denoised(z, t, generator)
 
     @torch.no_grad()
@@ -167,10 +168,11 @@ def photo_distances(latent: LatentScaler, images: Images) -> dict[str, object]:
     }
 
 
-def finished_distance(finishing: Finishing, images: Images) -> dict[str, object]:
+def finished_distance(
+    finishing: Finishing, images: Images, t_end: int
+) -> dict[str, object]:
     """As the 'rebuilt floor' of `photo_distances`, but noised to t_end and denoised."""
     ruler, latent, n = imagenet_extractor(), finishing.latent, len(images) // 2
-    t_end = finishing.t_end
     first, second = images[:n], images[n : 2 * n]
     generator = torch.Generator().manual_seed(0)
     z = torch.cat(
@@ -229,8 +231,11 @@ def main(
             help="diffusion model of these latents, whose last steps the decoder takes"
         ),
     ] = "",
+    noised_to: Annotated[
+        int, typer.Option(help="timestep up to which it learns them", min=0)
+    ] = 0,
     t_end: Annotated[
-        int, typer.Option(help="timestep from which it takes them", min=0, max=100_000)
+        int, typer.Option(help="timestep from which it takes them in sampling", min=0)
     ] = 0,
 ) -> None:
     """Train a KL autoencoder, measure it, write its weights and card."""
@@ -240,8 +245,12 @@ def main(
         raise typer.BadParameter(f"choose {', '.join(PERCEPTUAL)} or none")
     if adversarial and perceptual != "efficientnet":
         raise typer.BadParameter("a critic needs --perceptual efficientnet")
-    if bool(finishes) != bool(t_end) or (finishes and not refine):
-        raise typer.BadParameter("--finishes, --t-end and --refine belong together")
+    if finishes and not (refine and 0 < t_end <= noised_to):
+        raise typer.BadParameter(
+            "--finishes needs --refine, and a --t-end in 1..--noised-to"
+        )
+    if not finishes and (noised_to or t_end):
+        raise typer.BadParameter("--noised-to and --t-end belong to --finishes")
     with written_folder(out, names=FILES) as new:
         torch.manual_seed(seed)
         images, unseen = load_images(data, size, cars, test, seed)
@@ -265,7 +274,7 @@ def main(
         if refine:
             latent.autoencoder = net
         if finishes:
-            seen = Finishing(latent, load_model(finishes), t_end)
+            seen = Finishing(latent, load_model(finishes), noised_to)
 
         def loss(_: VAE, x: Images):
             if mirrored:
@@ -317,7 +326,7 @@ def main(
         if perceptual == "efficientnet":
             card["measured"] |= photo_distances(latent, unseen)
             if finishes:
-                card["measured"] |= finished_distance(seen, unseen)
+                card["measured"] |= finished_distance(seen, unseen, t_end)
         save_weights(new, latent.state_dict(), card)
         first, half = unseen[:SHOWN], SHOWN // 2
         left = latent.decode(latent.encode(first))
