@@ -128,8 +128,8 @@ def consistency(
     The curve is that of DDIM in `steps` steps. Each t becomes the first time of the
     step in which it lies; x0 becomes what the `student` sees in x_u, where the step
     ends, and x_u itself for `u = 0`; eps is the noise that leads to the same x_t. No
-    gradient flows into it. The distillation of Song et al. 2023, with a student in place
-    of an average of its weights. Chapter 13.
+    gradient flows into it. The distillation of Song et al. 2023, who let an average of
+    the student's weights answer at x_u. Chapter 13.
     """
     grid = _grid(schedule, steps)
 
@@ -161,6 +161,7 @@ def consistency_step(
     check_shape("noise", noise, x.shape, of="x")
     ab_u = schedule.alpha_bars(t, u)[1]
     return sqrt(ab_u) * x0_hat + sqrt(1 - ab_u) * noise
+
 
 def _grid(schedule: Schedule, calls: int) -> Tensor:
     device = schedule.alpha_bar.device

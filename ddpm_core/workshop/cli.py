@@ -86,10 +86,6 @@ COMMANDS = {
         "ablations:parts",
         "Train a tiny U-Net without one of its parts on one core and write the table.",
     ),
-    "measure-transformer": Command(
-        "transformer:main",
-        "Train a transformer and a U-Net on latents; write a table and a picture.",
-    ),
     "measure-consistency": Command(
         "consistency:main",
         "Distil consistency models, measure them, and write a table and a picture.",
