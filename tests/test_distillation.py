@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracles import mixture
 
-from ddpm_core.diffusion import FLOW, V, add_noise, make_denoiser
+from ddpm_core.diffusion import FLOW, TARGETS, V, add_noise, make_denoiser
 from ddpm_core.distillation import (
     consistency,
     consistency_step,
@@ -184,6 +184,14 @@ def test_learned_step_by_step_one_call_goes_where_the_teacher_goes_in_all(genera
     step = partial(ddim_step, schedule)
     wanted = last(sample(denoise, step, x_T, spaced_times(1024, steps)))
     torch.testing.assert_close(last(sample(student, step, x_T, [1024, 0])), wanted)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_the_curve_ends_in_itself_for_all_targets_but_x0(target, generator):
+    x, output = torch.randn(2, 20, 1, generator=generator, **FLOAT)
+    one = torch.ones(1, 1, **FLOAT)
+    at_the_end = target.to_clean(output, x, one, 0 * one)
+    torch.testing.assert_close(at_the_end, output if target.name == "x0" else x)
 
 
 def test_no_gradient_flows_into_what_the_student_sees(generator):
