@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypedDict, Unpack
@@ -29,9 +29,11 @@ from ddpm_core.types import Images
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.estimate import forward_flop
 from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.opened import open_model, trained_as
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
 from ddpm_core.workshop.presets import Preset, preset
 from ddpm_core.workshop.run import Run
+from ddpm_core.workshop.tables import write_table
 
 SHOWN = 64  # samples in the picture
 AUDITED = 16  # samples above their nearest training image
@@ -49,7 +51,7 @@ class How(TypedDict, total=False):
 
     sampler: str
     calls: int
-    t_end: int
+    t_end: int | None
 
 
 class Judge(NamedTuple):
@@ -76,7 +78,7 @@ def drawn(
     *,
     sampler: str,
     calls: int,
-    t_end: int = 0,
+    t_end: int | None = None,
 ) -> Images:
     """n samples of that many network calls, from the same noise and prompts always."""
     prompts = evaluation.sampled_prompts(model, data, n, seed=1, scale=1.0)
@@ -165,7 +167,7 @@ def commit() -> str:
         return "unknown"
 
 
-def save_pictures(run: Run, out: Path, t_end: int) -> None:
+def save_pictures(run: Run, out: Path, t_end: int | None) -> None:
     """Write samples, some above their nearest training image, and the run's strips."""
     how = {"sampler": "ddim", "calls": PICTURED, "t_end": t_end}
     samples = drawn(quick(run.model), run.preset.data, SHOWN, **how)
@@ -210,8 +212,9 @@ def main(
         str, typer.Option(help="network calls of the table at the end")
     ] = "5,10,20,50",
     t_end: Annotated[
-        int, typer.Option(help="time from which the last call of these is")
-    ] = 0,
+        int | None,
+        typer.Option(help="time from which the last call is; left out: the decoder's"),
+    ] = None,
     **options,
 ) -> None:
     """Train a preset, or go on with its run; measure it; write results and pictures."""
@@ -224,16 +227,42 @@ def main(
     command = shlex.join(["ddpm", *sys.argv[1:]])
     training.note_command(command)
     referee = judge(training, features, n)
+    t_end = training.model.t_end if t_end is None else t_end
     found = {"marks": train(training, referee, shares, mark_calls)}
     found |= describe(training, command)
     found["loss by time"] = loss_by_time(training)
     found["loss by epoch"] = loss_by_epoch(training)
     found["table"] = []
     save_pictures(training, out, t_end)
+    for row in by_calls(training.model, referee, counts, t_end):
+        found["table"].append(row)
+        print(row, flush=True)
+        text = json.dumps(found, indent=1) + "\n"
+        (out / "results.json").write_text(text, encoding="utf-8")
+
+
+def by_calls(
+    model: DiffusionModel, referee: Judge, counts: Sequence[int], t_end: int | None
+) -> Iterator[dict]:
+    """Yield a row for each number of network calls, and each sampler at few calls."""
     for count in counts:
         for sampler in COMPARED if count <= FEW else ("ddim",):
             how = {"sampler": sampler, "calls": count, "t_end": t_end}
-            found["table"].append(referee.score(quick(training.model), **how))
-            print(found["table"][-1], flush=True)
-            text = json.dumps(found, indent=1) + "\n"
-            (out / "results.json").write_text(text, encoding="utf-8")
+            yield referee.score(quick(model), **how)
+
+
+def measure_calls(
+    name: Annotated[str, typer.Argument(help="shipped weights, a folder, or a run")],
+    out: Annotated[Path, typer.Option(help="JSON file to write")],
+    counts: Annotated[str, typer.Option(help="network calls")] = "10,20,50",
+    n: Annotated[int, typer.Option(min=16, help="samples, and photos")] = 1024,
+    features: Annotated[str, typer.Option(help="imagenet or inception")] = "imagenet",
+) -> None:
+    """Measure a model of photos at several numbers of network calls."""
+    model, trained = open_model(name), trained_as(name)
+    calls = numbers("counts", counts, int, 1, model.schedule.T)
+    real = evaluation.real_images(trained.data, trained, n, trained.seed + 1)
+    referee = Judge(evaluation.extractor(features), *real, trained.data)
+    options = {"out": out, "counts": counts, "n": n, "features": features}
+    rows = by_calls(model, referee, calls, model.t_end)
+    write_table(f"measure-calls {name}", options, rows, {"model": name})
