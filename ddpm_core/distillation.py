@@ -7,6 +7,7 @@ straight line that replaces some of the teacher's steps.
 
 from collections.abc import Callable
 from itertools import pairwise
+from math import sqrt
 
 import torch
 from jaxtyping import Int
@@ -17,6 +18,7 @@ from ddpm_core.checking import (
     check_floating,
     check_integers,
     check_output,
+    check_shape,
     quoted,
 )
 from ddpm_core.diffusion import add_noise
@@ -116,6 +118,49 @@ def reflow(denoise: Denoise, schedule: Schedule, *, teacher_calls: int) -> Lesso
         return follow(denoise, schedule, eps, times), t, eps
 
     return lesson
+
+
+def consistency(
+    denoise: Denoise, student: Denoise, schedule: Schedule, *, steps: int
+) -> Lesson:
+    """Teach a student to give one answer all along a curve of the teacher.
+
+    The curve is that of DDIM in `steps` steps. Each t becomes the first time of the
+    step in which it lies; x0 becomes what the `student` sees in x_u, where the step
+    ends, and x_u itself for `u = 0`; eps is the noise that leads to the same x_t. No
+    gradient flows into it. The distillation of Song et al. 2023, who let an average of
+    the student's weights answer at x_u. Chapter 13.
+    """
+    grid = _grid(schedule, steps)
+
+    @torch.no_grad()
+    def lesson(x0: Samples, t: Times, eps: Samples) -> tuple[Samples, Times, Samples]:
+        first = steps - 1 - (t - 1) * steps // schedule.T
+        times = grid.to(t.device)[torch.stack([first, first + 1])]
+        x_t = add_noise(schedule, x0, times[0], eps)
+        x_u = follow(denoise, schedule, x_t, times)
+        seen = student(x_u, times[1].clamp(min=1))
+        check_output("student", seen, x_u, "x_u")
+        ends = (times[1] == 0).view(-1, *[1] * (x_u.ndim - 1))
+        x0 = torch.where(ends, x_u, seen)
+        a, s = schedule.scales(times[0], like=x_t)
+        return x0, times[0], (x_t - a * x0) / s
+
+    return lesson
+
+
+def consistency_step(
+    schedule: Schedule, x: Samples, x0_hat: Samples, t: int, u: int, noise: Samples
+) -> Samples:
+    """Noise x0_hat to the next time, with new noise: Song et al. 2023, algorithm 1.
+
+    A consistency model sees the end of a curve in x, and begins another one here. The
+    step of a sampler; from t it takes nothing but x0_hat. Chapter 13.
+    """
+    check_shape("x0_hat", x0_hat, x.shape, of="x")
+    check_shape("noise", noise, x.shape, of="x")
+    ab_u = schedule.alpha_bars(t, u)[1]
+    return sqrt(ab_u) * x0_hat + sqrt(1 - ab_u) * noise
 
 
 def _grid(schedule: Schedule, calls: int) -> Tensor:

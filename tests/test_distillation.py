@@ -7,8 +7,15 @@ import pytest
 import torch
 from oracles import mixture
 
-from ddpm_core.diffusion import FLOW, V, add_noise, make_denoiser
-from ddpm_core.distillation import follow, progressive, reflow, shortcut
+from ddpm_core.diffusion import FLOW, TARGETS, V, add_noise, make_denoiser
+from ddpm_core.distillation import (
+    consistency,
+    consistency_step,
+    follow,
+    progressive,
+    reflow,
+    shortcut,
+)
 from ddpm_core.samplers import ddim_step, last, sample, spaced_times
 from ddpm_core.schedules import cosine_schedule, flow_schedule, linear_schedule
 
@@ -129,3 +136,89 @@ def test_after_reflow_a_gaussian_needs_one_call(generator):
     denoise = make_denoiser(net, schedule, FLOW)
     once = last(sample(denoise, partial(ddim_step, schedule), eps, [1000, 0]))
     torch.testing.assert_close(once, eps / 2)
+
+
+GAUSSIAN = (1.0, 0.4, 0.5)  # weight, mean and standard deviation of the data
+
+
+def end_of_curve(schedule, x, t, mean=0.4, std=0.5):
+    """Where the exact curve through x at time t ends, for data N(mean, std^2)."""
+    a, s = schedule.scales(t, x)
+    return mean + std * (x - a * mean) / (a.square() * std**2 + s.square()).sqrt()
+
+
+def test_the_map_to_the_ends_of_the_curves_is_what_consistency_asks_for(generator):
+    """Its answers agree with the lesson up to the error of DDIM: first order."""
+    schedule = cosine_schedule(1024)
+    data = mixture(schedule, GAUSSIAN)
+    x0 = 0.4 + 0.5 * torch.randn(500, 1, generator=generator, **FLOAT)
+    eps = torch.randn(500, 1, generator=generator, **FLOAT)
+    t = torch.randint(1, 1025, (500,), generator=generator)
+    exact = partial(end_of_curve, schedule)
+    errors = []
+    for steps in (16, 32, 64):
+        lesson = consistency(data.denoise, exact, schedule, steps=steps)
+        wanted, when, noise = lesson(x0, t, eps)
+        assert ((when >= t) & (when - t < 1024 // steps)).all()
+        x_t = add_noise(schedule, x0, when, eps)
+        torch.testing.assert_close(add_noise(schedule, wanted, when, noise), x_t)
+        errors.append((wanted - exact(x_t, when)).abs().mean().item() * steps)
+    assert errors[0] < 0.2  # the sum over all steps of one curve
+    assert errors[2] < errors[1] / 1.7 < errors[0] / 1.7**2
+
+
+def test_learned_step_by_step_one_call_goes_where_the_teacher_goes_in_all(generator):
+    """Data N(0, 1/4): the student multiplies x by one number at each time."""
+    schedule, steps = cosine_schedule(1024), 16
+    denoise = mixture(schedule, (1.0, 0.0, 0.5)).denoise
+    factor = {}
+
+    def student(x, t):
+        return torch.stack([factor.get(int(i), torch.zeros(1)) for i in t]) * x
+
+    lesson = consistency(denoise, student, schedule, steps=steps)
+    for t in reversed(spaced_times(1024, steps)[:-1]):
+        x0, when, eps = lesson(torch.ones(1, 1, **FLOAT), torch.tensor([t]), EPS_ONE)
+        factor[t] = (x0 / add_noise(schedule, x0, when, eps))[0]
+    x_T = torch.randn(20, 1, generator=generator, **FLOAT)
+    step = partial(ddim_step, schedule)
+    wanted = last(sample(denoise, step, x_T, spaced_times(1024, steps)))
+    torch.testing.assert_close(last(sample(student, step, x_T, [1024, 0])), wanted)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_the_curve_ends_in_itself_for_all_targets_but_x0(target, generator):
+    x, output = torch.randn(2, 20, 1, generator=generator, **FLOAT)
+    one = torch.ones(1, 1, **FLOAT)
+    at_the_end = target.to_clean(output, x, one, 0 * one)
+    torch.testing.assert_close(at_the_end, output if target.name == "x0" else x)
+
+
+def test_no_gradient_flows_into_what_the_student_sees(generator):
+    weight = torch.ones(1, **FLOAT, requires_grad=True)
+    lesson = consistency(
+        lambda x, t: 0 * x, lambda x, t: weight * x, cosine_schedule(100), steps=4
+    )
+    x0 = torch.randn(8, 2, generator=generator, **FLOAT)
+    clean, _, eps = lesson(x0, torch.arange(1, 9), x0)
+    assert not clean.requires_grad and not eps.requires_grad
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4])
+def test_new_noise_keeps_the_distribution_for_any_number_of_calls(calls, generator):
+    schedule = cosine_schedule(1024)
+    x_T = torch.randn(100_000, 1, generator=generator, **FLOAT)
+    exact, step = partial(end_of_curve, schedule), partial(consistency_step, schedule)
+    times = spaced_times(1024, calls)
+    x = last(sample(exact, step, x_T, times, generator=generator))
+    assert x.mean().item() == pytest.approx(0.4, abs=0.01)
+    assert x.std().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_step_of_new_noise_takes_nothing_from_x(generator):
+    schedule = cosine_schedule(100)
+    x, x0_hat, noise = torch.randn(3, 10, 2, generator=generator, **FLOAT)
+    got = consistency_step(schedule, x, x0_hat, 80, 30, noise)
+    wanted = add_noise(schedule, x0_hat, torch.full((10,), 30), noise)
+    torch.testing.assert_close(got, wanted)
+    assert torch.equal(consistency_step(schedule, x, x0_hat, 30, 0, noise), x0_hat)

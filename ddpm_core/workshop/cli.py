@@ -102,6 +102,10 @@ COMMANDS = {
         "ablations:parts",
         "Train a tiny U-Net without one of its parts on one core and write the table.",
     ),
+    "measure-consistency": Command(
+        "consistency:main",
+        "Distil consistency models, measure them, and write a table and a picture.",
+    ),
     "train-contender": Command(
         "side.vae_and_gan:main",
         "Train a VAE or a GAN on toy cars, measure it, write its weights and card.",
