@@ -86,6 +86,10 @@ COMMANDS = {
         "ablations:parts",
         "Train a tiny U-Net without one of its parts on one core and write the table.",
     ),
+    "measure-inpainting": Command(
+        "inpainting:main",
+        "Train networks that see a mask, fill holes in five ways, and write the table.",
+    ),
     "train-contender": Command(
         "side.vae_and_gan:main",
         "Train a VAE or a GAN on toy cars, measure it, write its weights and card.",
