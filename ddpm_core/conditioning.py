@@ -167,7 +167,7 @@ def beside(net: nn.Module, condition: Images) -> Callable[..., Images]:
     """Show a network an image as further channels: (x_t, t) -> what it says of x_t.
 
     The network takes the channels of x_t and those of `condition`, (b, c, h, w), and
-    returns as many; the first of them, like x_t, are kept: Saharia et al. 2022
+    returns as many; the first of them, like x_t, are kept: Saharia et al. 2021
     (Palette). A small image to be enlarged, chapter 14; an image with a hole and its
     mask, chapter 12.
     """

@@ -102,13 +102,14 @@ def reconstruction_guided(
     """Inpaint: correct x0_hat by the gradient of its error on the known part of x0.
 
     `x0_hat - scale a / 2 grad |keep (x0 - x0_hat)|^2`, with `a = sqrt(ab_t)` and the
-    gradient with respect to x_t, through `denoise`: Ho et al. 2022 (Video diffusion
-    models), section 3.1, whose w_r is `scale`. It follows from Bayes' rule if x0 given
-    x_t is taken to be a round Gaussian of variance (1 - ab_t) / ab_t. The known part is
-    met nearly, not exactly; `replacing` around the step makes it exact. A call costs
-    one of `denoise` and its backward pass, and leaves no gradient anywhere. Clip the
-    result, not `denoise`: where that clips, it has no gradient. Raises ValueError for a
-    mask as `replacing` does and a scale that is not finite. Chapter 12.
+    gradient with respect to x_t, through `denoise`: Ho et al. 2022 (VDM), section 3.1,
+    whose w_r is `scale`. For 1 it follows from Bayes' rule if the known part, given
+    x_t, is a Gaussian around its estimate, of variance (1 - ab_t) / ab_t. The paper has
+    `replacing` around the step as well; without it the known part is met nearly, not
+    exactly. A call costs one of `denoise` and a backward pass, and leaves no gradient
+    anywhere. Clip the result, not `denoise`: what is clipped has no gradient. `keep`:
+    as in `replacing`, with its errors; ValueError for a scale that is not finite.
+    Chapter 12.
     """
     _check_known(x0, keep)
     check_number("scale", scale)

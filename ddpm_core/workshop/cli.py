@@ -88,7 +88,7 @@ COMMANDS = {
     ),
     "measure-inpainting": Command(
         "inpainting:main",
-        "Train networks that see a mask, fill holes in five ways, and write the table.",
+        "Fill holes in several ways, one of them trained for it, and write the table.",
     ),
     "train-contender": Command(
         "side.vae_and_gan:main",

@@ -2,19 +2,20 @@
 
 That network sees the known pixels and the mask beside x_t, as further channels. It is
 a trained one whose first convolution is widened by zeros, so that it starts as good as
-it was: Rombach et al. 2022, section 4.5, and Saharia et al. 2022 (Palette).
+it was: Rombach et al. 2022, section 4.5, and Saharia et al. 2021 (Palette).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import torch
 import typer
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from ddpm_core.datasets import to_float, to_uint8
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
 from ddpm_core.diffusion import diffusion_loss, make_denoiser
 from ddpm_core.models import DiffusionModel, load_model
-from ddpm_core.neighbours.classifier import AttributeClassifier, load_classifier
+from ddpm_core.neighbours.classifier import load_classifier
 from ddpm_core.samplers import Step, ancestral_step, last, sample, spaced_times
 from ddpm_core.types import Denoise, Images
 from ddpm_core.unet import UNet
@@ -43,6 +44,12 @@ EMA = 0.99
 Masks = Bool[Tensor, "b 1 h w"]
 """True where a pixel is known."""
 
+Shown = Float[Tensor, "b channels h w"]
+"""The known pixels and the mask: the channels of images and one more."""
+
+Fills = Float[Tensor, "b_times_k c h w"]
+"""Several images in a row for each of b."""
+
 
 def widened(net: UNet, channels: int) -> UNet:
     """Copy a U-Net with so many more channels of its images, which it ignores at first.
@@ -56,10 +63,10 @@ def widened(net: UNet, channels: int) -> UNet:
     for name, tensor in old.items():
         state[name][tuple(map(slice, tensor.shape))] = tensor
     wide.load_state_dict(state)
-    return wide
+    return wide.train(net.training)
 
 
-def shown(x0: Images, keep: Tensor) -> Images:
+def shown(x0: Images, keep: Tensor) -> Shown:
     """What the network sees of an image with a hole: 0 in the hole, and the mask.
 
     (b, c, h, w) and booleans that broadcast over (b, 1, h, w) -> (b, c + 1, h, w); the
@@ -91,13 +98,13 @@ def train(model: DiffusionModel, x0: Images, *, steps: int, seed: int) -> UNet:
     net = widened(model.net, 4).requires_grad_(True)
     g = torch.Generator().manual_seed(seed)
 
-    def batches() -> Iterator[tuple[Images, Images]]:
+    def batches() -> Iterator[tuple[Images, Shown]]:
         for _ in range(steps):
             images = x0[torch.randint(len(x0), (BATCH,), generator=g)]
             masks = random_masks(BATCH, images.shape[3], g)
             yield images, shown(images, masks)
 
-    def loss(net: nn.Module, images: Images, condition: Images) -> Tensor:
+    def loss(net: nn.Module, images: Images, condition: Shown) -> Tensor:
         return diffusion_loss(
             beside(net, condition), model.schedule, model.target, images, generator=g
         )
@@ -133,7 +140,7 @@ class Way(NamedTuple):
     training: int | None = None  # the seed of its network's training
 
 
-def ways(model: DiffusionModel, nets: list[UNet], keep: Tensor) -> Iterator[Way]:
+def ways(model: DiffusionModel, nets: Iterable[UNet], keep: Tensor) -> Iterator[Way]:
     """Yield the ways that are compared, the last of them for each trained network."""
     schedule, free = model.schedule, model.denoiser()
     raw = make_denoiser(model.net, schedule, model.target)
@@ -191,25 +198,30 @@ def rms(x: Tensor) -> float:
 
 
 def measure(
-    filled: Images, x0: Images, keep: Tensor, wanted: Tensor, judge: AttributeClassifier
+    filled: Fills,
+    x0: Images,
+    keep: Tensor,
+    wanted: Tensor,
+    read: Callable[[Images], Tensor],
 ) -> dict:
     """What is found of the fills of n originals x0, several of each: (n * k, ...).
 
     `known` is the rms error on the known part, before the original is pasted over it
-    for all that follows: the seam, as a multiple of the originals'; attributes that the
-    judge reads as they are in the original; `hole`, the rms error in the hole; `spread`
-    of the fills of one hole, a standard deviation. For exact samples of what the hole
-    may hold, `hole` is the root of 2 times `spread`: the original is one more sample.
+    for all that follows: the seam, as a multiple of the originals'; attributes that
+    `read` finds as they are in the original; `hole`, the rms error in the hole; the
+    `spread` of the fills of one hole, a standard deviation. For exact samples of what
+    the hole may hold, `hole` is the root of 2 times `spread`: the original is one more.
     """
     n = len(x0)
     whole = torch.where(keep, x0[:, None], filled.unflatten(0, (n, -1)))
-    missing = ~keep.expand(x0.shape[1:]).reshape(-1)
+    missing = ~keep.expand_as(x0[:1]).flatten()
     off = (whole - x0[:, None]).flatten(2)[..., missing]
     known = (filled.unflatten(0, (n, -1)) - x0[:, None]).flatten(2)[..., ~missing]
     k = whole.shape[1]
     finished = whole.flatten(0, 1).clamp(-1, 1)
-    seen = judge.predict(finished).attributes
-    right = metrics.attribute_accuracy(seen, wanted.repeat_interleave(k, 0)).tolist()
+    right = metrics.attribute_accuracy(
+        read(finished), wanted.repeat_interleave(k, 0)
+    ).tolist()
     kept = dict(zip(ATTRIBUTES, right, strict=True))
     return {
         "known": rms(known),
@@ -220,49 +232,72 @@ def measure(
     }
 
 
-def rows(
-    model: DiffusionModel, nets: list[UNet], *, n: int, fills: int, seeds: range
-) -> Iterator[dict]:
-    """Yield a row for each way, training and seed of the noise."""
-    judge, keep = load_classifier(), right_half(model.config.size)
-    x0, wanted = cars_to_fill(n, seed=201)
-    for way in ways(model, nets, keep):
-        for seed in seeds:
-            filled = fill(way, x0.repeat_interleave(fills, 0), model.schedule.T, seed)
-            yield {
-                "name": way.name,
-                "training": way.training,
-                "seed": seed,
-                "calls": way.calls,
-                "backward": way.backward,
-                **measure(filled, x0, keep, wanted, judge),
-            }
-
-
 def save_fills(path: Path, images: Images) -> None:
     """Save the images side by side, each pixel once, without loss."""
     row = torch.cat(list(to_uint8(images)), dim=1)
     Image.fromarray(row.numpy()).save(path, optimize=True)
 
 
+def load_fills(path: str | Path) -> Images:
+    """Load what `save_fills` saved, (b, 3, side, side)."""
+    row = np.array(Image.open(path))
+    return to_float(np.stack(np.split(row, row.shape[1] // len(row), axis=1)))
+
+
+def rows(
+    model: DiffusionModel,
+    nets: Iterable[UNet],
+    *,
+    n: int,
+    fills: int,
+    seeds: range,
+    pictures: Path,
+) -> Iterator[dict]:
+    """Yield a row for each way, training and seed of the noise.
+
+    `pictures`: where the first trained network's fills of chapter 12's cars are saved.
+    """
+    judge, keep = load_classifier(), right_half(model.config.size)
+
+    def read(images: Images) -> Tensor:
+        return judge.predict(images).attributes
+
+    T, (x0, wanted) = model.schedule.T, cars_to_fill(n, seed=201)
+    for way in ways(model, nets, keep):
+        if way.training == 0:
+            save_fills(pictures, fill(way, cars_to_fill(16, seed=200)[0], T, seed=0))
+        for seed in seeds:
+            filled = fill(way, x0.repeat_interleave(fills, 0), T, seed)
+            yield {
+                "name": way.name,
+                "training": way.training,
+                "seed": seed,
+                "calls": way.calls,
+                "backward": way.backward,
+                **measure(filled, x0, keep, wanted, read),
+            }
+
+
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write; pictures beside it")],
-    steps: Annotated[int, typer.Option(min=1, help="steps of training")] = 500,
+    steps: Annotated[int, typer.Option(min=1, help="steps of training")] = 400,
     trainings: Annotated[int, typer.Option(min=1, help="networks trained")] = 3,
-    n: Annotated[int, typer.Option(min=16, help="cars with a hole")] = 32,
+    n: Annotated[int, typer.Option(min=16, help="cars with a hole")] = 24,
     fills: Annotated[int, typer.Option(min=2, help="fills of each hole")] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="seeds of the noise")] = 3,
 ) -> None:
-    """Train networks that see a mask, fill holes in five ways, and write the table."""
+    """Fill holes in several ways, one of them trained for it, and write the table."""
     torch.set_num_threads(1)
-    model, x0 = load_model(MODEL), cars(CARS, 32, seed=6)
-    nets = [train(model, x0, steps=steps, seed=seed) for seed in range(trainings)]
-    keep = right_half(model.config.size)
-    masked = next(way for way in ways(model, nets, keep) if way.training == 0)
-    pictures = fill(masked, cars_to_fill(16, seed=200)[0], model.schedule.T, 0)
-    save_fills(out.with_suffix(".png"), pictures)
+    model = load_model(MODEL)
+
+    def nets() -> Iterator[UNet]:
+        x0 = cars(CARS, model.config.size, seed=6)
+        for seed in range(trainings):
+            yield train(model, x0, steps=steps, seed=seed)
+
     options = {"out": out, "steps": steps, "trainings": trainings}
     options |= {"n": n, "fills": fills, "seeds": seeds}
     facts = {"scale": SCALE, "rounds": ROUNDS, "images seen": steps * BATCH}
-    found = rows(model, nets, n=n, fills=fills, seeds=range(seeds))
+    counts = {"n": n, "fills": fills, "seeds": range(seeds)}
+    found = rows(model, nets(), pictures=out.with_suffix(".png"), **counts)
     write_table("measure-inpainting", options, found, facts)
