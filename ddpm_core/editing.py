@@ -115,6 +115,7 @@ def reconstruction_guided(
     check_number("scale", scale)
 
     def corrected(x_t: Tensor, t: Tensor) -> Tensor:
+        check_shape("x_t", x_t, x0.shape, of="x0")
         with torch.enable_grad():  # samplers switch it off
             x = x_t.detach().requires_grad_()
             x0_hat = denoise(x, t)
