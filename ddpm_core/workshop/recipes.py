@@ -26,6 +26,7 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_core.datasets.images import save_grid
+from ddpm_core.latent import load_latent
 from ddpm_core.options import one_of
 from ddpm_core.types import Features, Images
 from ddpm_core.workshop import evaluation
@@ -208,14 +209,18 @@ def judge(
 
 
 def measured(
-    name: str, folder: Path, out: Path, walk: dict[str, int], n: int
+    name: str, folder: Path, out: Path, n: int, calls: int, t_end: int | None
 ) -> Iterator[dict]:
     """Measure a row that is trained, unless it was; write and yield what is found.
 
-    `walk`: calls and t_end.
+    A `t_end` of None is that of the row's decoder.
     """
     recipe, minutes = RECIPES[name], float(folder.name.split("-")[-2])
     chosen = RunFolder(folder).preset()
+    if t_end is None:
+        latent = chosen.model.latent
+        t_end = load_latent(latent).t_end if latent else 0
+    walk = {"calls": calls, "t_end": t_end}
     key = {"row": name, "minutes": minutes, "seed": chosen.seed, "n": n} | walk
     rows = read(out)
     if any(key.items() <= row.items() for row in rows):
@@ -270,8 +275,12 @@ def main(
     n: Annotated[int, typer.Option(help="samples, and held-out photos")] = 1024,
     calls: Annotated[int, typer.Option(help="network calls a sample")] = 20,
     t_ends: Annotated[
-        str, typer.Option(help="times from which the last call is; each is measured")
-    ] = "0",
+        str,
+        typer.Option(
+            help="times from which the last call is, each of them measured; left out: "
+            "the decoder's own"
+        ),
+    ] = "",
     data: Annotated[
         str, typer.Option(help="folder of the photos, if not the preset's")
     ] = "",
@@ -287,7 +296,6 @@ def main(
         if only != "measure":
             train(recipe, chosen, folder, minutes)
         if only != "train":
-            for t_end in numbers(t_ends):
-                walk = {"calls": calls, "t_end": t_end}
-                for row in measured(name, folder, out, walk, n):
+            for t_end in numbers(t_ends) if t_ends else [None]:
+                for row in measured(name, folder, out, n, calls, t_end):
                     print(row, flush=True)
