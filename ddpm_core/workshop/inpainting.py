@@ -280,7 +280,7 @@ def rows(
 
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write; pictures beside it")],
-    steps: Annotated[int, typer.Option(min=1, help="steps of training")] = 400,
+    steps: Annotated[int, typer.Option(min=1, help="steps of training")] = 1_000,
     trainings: Annotated[int, typer.Option(min=0, help="networks trained")] = 3,
     n: Annotated[int, typer.Option(min=16, help="cars with a hole")] = 16,
     fills: Annotated[int, typer.Option(min=2, help="fills of each hole")] = 2,
