@@ -38,7 +38,7 @@ ROUNDS = 6
 SCALE = 5.0  # of the guidance where the known part is replaced, too
 CARS = 8_000  # to train on
 BATCH = 32
-RATE = 5e-4
+RATE = 1e-3
 EMA = 0.99
 
 Masks = Bool[Tensor, "b 1 h w"]
