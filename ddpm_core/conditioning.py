@@ -1,6 +1,9 @@
-"""Conditions, dropped in training and followed by guidance; clipping. Chapter 10."""
+"""Conditions, dropped in training and followed by guidance; clipping. Chapter 10.
 
-from collections.abc import Sequence
+A condition that is an image has another way in: `beside`. Chapters 12 and 14.
+"""
+
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 import torch
@@ -13,7 +16,7 @@ from ddpm_core.checking import (
     check_number,
     check_output,
 )
-from ddpm_core.types import Condition, Denoise
+from ddpm_core.types import Condition, Denoise, Images, Times
 
 
 def guided(cond: Denoise, uncond: Denoise, scale: float) -> Denoise:
@@ -158,3 +161,18 @@ def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
         return denoise(x_t, t).clamp(low, high)
 
     return clip
+
+
+def beside(net: nn.Module, condition: Images) -> Callable[..., Images]:
+    """Show a network an image as further channels: (x_t, t) -> what it says of x_t.
+
+    The network takes the channels of x_t and those of `condition`, (b, c, h, w), and
+    returns as many; the first of them, like x_t, are kept: Saharia et al. 2021
+    (Palette). A small image to be enlarged, chapter 14; an image with a hole and its
+    mask, chapter 12.
+    """
+
+    def predict(x_t: Images, t: Times, cond: object = None) -> Images:
+        return net(torch.cat([x_t, condition], dim=1), t)[:, : x_t.shape[1]]
+
+    return predict

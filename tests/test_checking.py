@@ -151,6 +151,14 @@ ONE_LINE = [
         lambda: editing.replacing(S, STEP, X[0], torch.zeros(4, 3, 8, 8).bool()),
         "keep must broadcast over x0",
     ),
+    (
+        lambda: editing.reconstruction_guided(identity, S, X, X > 0)(X[:1], T4[:1]),
+        "x_t must have the shape of x0",
+    ),
+    (
+        lambda: editing.reconstruction_guided(one_channel, S, X, X > 0)(X, T4),
+        "denoise must return",
+    ),
     (lambda: editing.resampling(S, STEP, identity, 1.5), "rounds must be a whole"),
     (lambda: list(editing.invert(one_channel, S, X, [9, 0])), "denoise must return"),
     (

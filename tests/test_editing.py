@@ -6,7 +6,14 @@ import pytest
 import torch
 from oracles import mixture
 
-from ddpm_core.editing import invert, replacing, resampling, slerp
+from ddpm_core.editing import (
+    invert,
+    reconstruction_guided,
+    replacing,
+    resampling,
+    slerp,
+)
+from ddpm_core.mixtures import blobs
 from ddpm_core.samplers import (
     ancestral_step,
     ddim_step,
@@ -69,6 +76,68 @@ def test_resampling_keeps_the_marginal():
     assert x_u.std() == pytest.approx((1 - b).sqrt().item(), abs=0.04)
 
 
+def test_guidance_is_exact_for_gaussian_data_and_the_variance_of_the_known_part():
+    """The rule takes (1 - ab) / ab for it; `scale` can make up for the difference."""
+    ab = SCHEDULE.alpha_bar[60]
+    x_t = torch.randn(6, 2, generator=torch.Generator().manual_seed(4), **FLOAT)
+    x0, t = torch.tensor([1.5, 0.0], **FLOAT).expand(6, 2), torch.full((6,), 60)
+    noisy = ab * COV + (1 - ab) * torch.eye(2, **FLOAT)
+    given_x_t = COV - ab * COV @ noisy.inverse() @ COV
+    scale = ((1 - ab) / ab / given_x_t[0, 0]).item()
+    denoise = reconstruction_guided(correlated, SCHEDULE, x0, KNOWN, scale=scale)
+    # E[x0 | x_t and x0's first number], from the Gaussian of all five numbers
+    seen = torch.cat([ab.sqrt() * COV, COV[:1]])
+    between = torch.cat([torch.cat([noisy, seen[:2, :1]], 1), seen[2:].new_ones(1, 3)])
+    between[2] = torch.cat([seen[:2, 0], COV[0, :1]])
+    observed = torch.cat([x_t, x0[:, :1]], dim=1)
+    right = observed @ (seen.T @ between.inverse()).T
+    torch.testing.assert_close(denoise(x_t, t), right)
+    torch.testing.assert_close(right[:, 0], x0[:, 0])
+
+
+def test_guidance_moves_nothing_that_the_known_part_says_nothing_of():
+    denoise = blobs(torch.zeros(1, 2, **FLOAT), 0.7).denoiser(SCHEDULE)
+    x0, x_t = torch.ones(3, 2, **FLOAT), torch.zeros(3, 2, **FLOAT)
+    t = torch.full((3,), 50)
+    guided = reconstruction_guided(denoise, SCHEDULE, x0, KNOWN)(x_t, t)
+    torch.testing.assert_close(guided[:, 1], denoise(x_t, t)[:, 1])
+    ab = SCHEDULE.alpha_bar[50].item()
+    factor = ab * 0.49 / (ab * 0.49 + 1 - ab)  # a times the slope of x0_hat
+    torch.testing.assert_close(guided[:, 0], torch.full((3,), factor, **FLOAT))
+
+
+def test_guidance_takes_each_sample_for_itself():
+    x_t = torch.randn(4, 2, generator=torch.Generator().manual_seed(5), **FLOAT)
+    x0, t = torch.flip(x_t, [0]), torch.full((4,), 30)
+    together = reconstruction_guided(correlated, SCHEDULE, x0, KNOWN)(x_t, t)
+    alone = reconstruction_guided(correlated, SCHEDULE, x0[2:3], KNOWN)
+    torch.testing.assert_close(together[2:3], alone(x_t[2:3], t[:1]))
+
+
+def test_guidance_leaves_no_gradient_and_no_mode_behind():
+    net = torch.nn.Linear(2, 2, **FLOAT)  # its weights ask for gradients
+    x_t, x0 = torch.ones(2, 3, 2, **FLOAT)
+    guided = reconstruction_guided(lambda x, t: net(x), SCHEDULE, x0, KNOWN)
+    t = torch.full((3,), 10)
+    for on in (True, False):
+        with torch.set_grad_enabled(on):
+            x0_hat = guided(x_t, t)
+            assert torch.is_grad_enabled() == on
+        assert not x0_hat.requires_grad and not x_t.requires_grad
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_guidance_is_less_biased_than_replacement():
+    x0 = torch.tensor([1.5, 0.0], **FLOAT).expand(1000, 2)
+    generator = torch.Generator().manual_seed(0)
+    denoise = reconstruction_guided(correlated, SCHEDULE, x0, KNOWN, scale=2)
+    x_T = torch.randn(1000, 2, generator=generator, **FLOAT)
+    step, times = partial(ancestral_step, SCHEDULE), spaced_times(100, 100)
+    x = last(sample(denoise, step, x_T, times, generator=generator))
+    off = abs(x[:, 1].mean().item() - 1.2)
+    assert off < abs(inpainted(1).mean().item() - 1.2) / 2
+
+
 def round_trip(steps, rounds=1):
     schedule = cosine_schedule(1000)
     data = mixture(schedule, (1.0, 0.3, 0.5))
@@ -104,6 +173,10 @@ def test_what_makes_no_sense_is_refused():
     step, x = partial(ddim_step, SCHEDULE), torch.zeros(1, 2, **FLOAT)
     with pytest.raises(ValueError, match="booleans"):
         replacing(SCHEDULE, step, x, torch.ones(2))
+    with pytest.raises(ValueError, match="keep must broadcast"):
+        reconstruction_guided(correlated, SCHEDULE, x, torch.ones(3, dtype=bool))
+    with pytest.raises(ValueError, match="scale must be a finite number, got nan"):
+        reconstruction_guided(correlated, SCHEDULE, x, KNOWN, scale=float("nan"))
     with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
         resampling(SCHEDULE, step, correlated, 0)
     with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):

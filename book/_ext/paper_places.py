@@ -22,7 +22,7 @@ MARKS = {"seen": "✓", "quoted": "‡", "unseen": "†"}  # from the best to th
 
 LABELS = {
     "DDIM": "song2021ddim", "SDE": "song2021sde",
-    "DPM-Solver": "lu2022dpm", "DPM-Solver++": "lu2022dpmpp",
+    "DPM-Solver": "lu2022dpm", "DPM-Solver++": "lu2022dpmpp", "VDM": "ho2022video",
 }  # fmt: skip
 """What tells papers apart whose authors and years are the same."""
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ddpm_core.conditioning import clipped
+from ddpm_core.conditioning import beside, clipped
 from ddpm_core.diffusion import diffusion_loss, make_denoiser, min_snr
 from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.samplers import ddim_step, last, sample, spaced_times
@@ -33,18 +33,6 @@ def shown(small: Images, generator: torch.Generator | None = None) -> Large:
     """The small image as the network sees it: noised, each pixel repeated 2 by 2."""
     noise = torch.randn(small.shape, generator=generator, device=small.device)
     return F.interpolate(small + NOISE * noise, scale_factor=2.0, mode="nearest")
-
-
-def beside(net: nn.Module, condition: Images) -> Callable[..., Images]:
-    """The network with its condition: (x_t, t) -> its first channels, like x_t.
-
-    Its images have twice the channels of x_t, and so has what it returns.
-    """
-
-    def predict(x_t: Images, t: Times, cond: object = None) -> Images:
-        return net(torch.cat([x_t, condition], dim=1), t)[:, : x_t.shape[1]]
-
-    return predict
 
 
 class UpsamplerRun(Run):

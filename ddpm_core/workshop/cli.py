@@ -106,6 +106,10 @@ COMMANDS = {
         "consistency:main",
         "Distil consistency models, measure them, and write a table and a picture.",
     ),
+    "measure-inpainting": Command(
+        "inpainting:main",
+        "Fill holes in several ways, one of them trained for it, and write the table.",
+    ),
     "train-contender": Command(
         "side.vae_and_gan:main",
         "Train a VAE or a GAN on toy cars, measure it, write its weights and card.",

@@ -4,7 +4,8 @@
 VAE and the GAN (`side.vae_and_gan`), `ddpm train` the diffusion model; `ddpm measure`
 measures models side by side (`tables`), also for chapters 11 and 13, `ddpm
 measure-guidance` the text models over the scale of their guidance, for chapter 10
-(`guidance`), and `ddpm measure-samplers` the samplers of chapter 09 (`solvers`).
+(`guidance`), `ddpm measure-samplers` the samplers of chapter 09 (`solvers`), and `ddpm
+measure-inpainting` the ways to fill a hole of chapter 12 (`inpainting`).
 """
 
 import json
