@@ -177,6 +177,20 @@ def test_evaluate_reads_what_prompts_asked_for():
             "unknown features 'taste'; there is: classifier, inception",
         ),
         (["prepare", "nowhere", "--out", "x"], "nowhere"),
+        (["sample", "--scale", "nan"], "--scale must be a finite number, got nan"),
+        (["sample", "--lora-scale", 0.5], "--lora-scale has no effect without --lora"),
+        (
+            ["measure-wordings", "toy-cars-text-32", "toy-cars-32", "--out", "x.json"],
+            "toy-cars-32 takes no captions: name text models",
+        ),
+        (
+            ["speedrun", "latents", "--minutes", 1, "--title", "a/b"],
+            "--title must be a name without folders, got 'a/b'",
+        ),
+        (
+            ["export", "x", "y", "--no-measure", "--n", 64],
+            "--no-measure draws no samples: leave out --n and --features",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(arguments, message, tmp_path):

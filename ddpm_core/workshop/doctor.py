@@ -64,9 +64,12 @@ def patient_of(name: str | Path, data: str = "") -> Patient:
     """Open a run, or weights, whose data may be named where they lie elsewhere.
 
     Of toy cars others are drawn for weights than were trained on. Raises as
-    `open_model`, `Run.open` and `load_split` do.
+    `open_model`, `Run.open` and `load_split` do, and ValueError for other data than a
+    run's own.
     """
     if is_run(name):
+        if data:
+            raise ValueError(f"--data is for weights: {name} is a run, with its data")
         run = Run.open(Path(name))
         log = read_log(Path(name))
         return Patient(str(name), run.preset, run.model, run.batches, log, run.net)
@@ -293,7 +296,7 @@ def of_data(patient: Patient) -> dict:
     low, high = flat.quantile(0.002).item(), flat.quantile(0.998).item()
     x0, _ = patient.batches.clean(split.train[:FITTED])
     ab = patient.model.schedule.alpha_bar[-1].item()
-    brightness = x0.flatten(2).mean(2).std(0).max().item()
+    brightness = x0.flatten(2).mean(2).std(0, correction=len(x0) > 1).max().item()
     leak = sqrt(ab / (1 - ab) * x0[0, 0].numel()) * brightness
     held = split.held_out[:128]
     twins = 0.0
@@ -322,7 +325,7 @@ def of_samples(patient: Patient) -> dict:
     data = to_float(images[:2048])
     means, theirs = samples.mean((2, 3)), data.mean((2, 3))
     off = (means.mean(0) - theirs.mean(0)).abs()
-    error = theirs.std(0) / sqrt(SAMPLES)
+    error = theirs.std(0, correction=len(data) > 1) / sqrt(SAMPLES)
     return {
         "near": (distance.median() / usual.median().clamp(min=1e-6)).item(),
         "tint": off.max().item(),
@@ -612,8 +615,13 @@ def flat_for(log: list[dict]) -> str:
 def curves(found: Examined) -> dict[str, list[float]]:
     """The losses by timestep and their bounds, as JSON can hold them."""
     bands = {"linear": found.linear, "least": found.least, "held_out": found.held_out}
-    parts = {name: [float(f"{x:.4g}") for x in v] for name, v in bands.items()}
-    return {"t": found.times, "snr": [float(f"{x:.4g}") for x in found.snr]} | parts
+    parts = {name: list(map(_figures, values)) for name, values in bands.items()}
+    return {"t": found.times, "snr": list(map(_figures, found.snr))} | parts
+
+
+def _figures(x: float | Tensor) -> float | None:
+    """Four digits of a number; None, JSON's null, for what is none."""
+    return float(f"{x:.4g}") if isfinite(x) else None
 
 
 def healthy_curves(found: Examined) -> dict[str, Tensor]:

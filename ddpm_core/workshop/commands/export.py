@@ -7,6 +7,7 @@ import typer
 
 from ddpm_core.workshop.commands.common import GUIDANCE
 from ddpm_core.workshop.export import export as export_run
+from ddpm_core.workshop.folder import RunFolder
 
 
 def export(
@@ -34,6 +35,10 @@ def export(
     ] = True,
 ) -> None:
     """Turn a finished run into weights with a measured card, ready to ship."""
+    if not measure and (n or features):
+        raise ValueError("--no-measure draws no samples: leave out --n and --features")
+    if scale is not None and not RunFolder(run).preset().model.conditional:
+        raise ValueError("--scale has no effect: this model takes no prompts")
     guidance = GUIDANCE if scale is None else scale
     export_run(
         run,
