@@ -68,10 +68,10 @@ def test_it_is_a_command(ward, tmp_path):
 def test_a_place_that_cannot_be_written_is_refused_at_once(
     option, tmp_path, monkeypatch
 ):
-    def too_late(patient):
+    def too_late(name, data):
         pytest.fail("this costs time")
 
-    monkeypatch.setattr("ddpm_core.workshop.commands.doctor.examine", too_late)
+    monkeypatch.setattr("ddpm_core.workshop.commands.doctor.patient_of", too_late)
     place = tmp_path / "folder.png"
     place.mkdir()
     done = ddpm("doctor", "toy-cars-32", "--out", tmp_path / "a.png", option, place)
@@ -84,10 +84,17 @@ def test_a_run_is_examined_on_its_own_data(ward):
     assert done.returncode == 1 and "is a run, with its data" in done.stderr
 
 
-def test_one_image_is_enough_for_numbers(ward):
-    alone = ward.packed("alone", ward.cars.images[:1])
-    changes = {"data": alone, "held_out": 0, "batch": 1, "epochs": 10, "flip": False}
-    found = examine(patient_of(ward.fresh("alone", **changes)))
+def on_few(ward: Ward, n: int) -> Path:
+    """A run on the first n cars, none of them held out."""
+    data = ward.packed(f"first-{n}", ward.cars.images[:n])
+    changes = {"data": data, "held_out": 0, "batch": 1, "epochs": 10, "flip": False}
+    return ward.fresh(f"on-{n}", **changes)
+
+
+def test_two_images_are_enough_and_one_is_not(ward):
+    with pytest.raises(ValueError, match="on 1 image: the doctor needs two or more"):
+        examine(patient_of(on_few(ward, 1)))
+    found = examine(patient_of(on_few(ward, 2)))
     for name in ("leak", "near", "tint", "tint_errors", "contrast", "largest"):
         assert isfinite(getattr(found, name)), name
     json.dumps(curves(found), allow_nan=False)

@@ -226,8 +226,16 @@ class Examined:
 
 
 def examine(patient: Patient) -> Examined:
-    """Measure a patient. Takes BANDS * EACH images through the network some times."""
+    """Measure a patient. Takes BANDS * EACH images through the network some times.
+
+    Raises ValueError for fewer than two training images.
+    """
     split, model = patient.split, patient.model
+    if len(split.train) < 2:
+        raise ValueError(
+            f"{patient.name} was trained on {len(split.train)} image: the doctor needs "
+            "two or more, to see how far images differ"
+        )
     held_rows = split.held_out if len(split.held_out) >= 8 else split.train
     held, train = draw(patient, held_rows), draw(patient, split.train)
     fitted, _ = patient.batches.clean(split.train[:FITTED])
@@ -296,7 +304,7 @@ def of_data(patient: Patient) -> dict:
     low, high = flat.quantile(0.002).item(), flat.quantile(0.998).item()
     x0, _ = patient.batches.clean(split.train[:FITTED])
     ab = patient.model.schedule.alpha_bar[-1].item()
-    brightness = x0.flatten(2).mean(2).std(0, correction=len(x0) > 1).max().item()
+    brightness = x0.flatten(2).mean(2).std(0).max().item()
     leak = sqrt(ab / (1 - ab) * x0[0, 0].numel()) * brightness
     held = split.held_out[:128]
     twins = 0.0
@@ -325,7 +333,7 @@ def of_samples(patient: Patient) -> dict:
     data = to_float(images[:2048])
     means, theirs = samples.mean((2, 3)), data.mean((2, 3))
     off = (means.mean(0) - theirs.mean(0)).abs()
-    error = theirs.std(0, correction=len(data) > 1) / sqrt(SAMPLES)
+    error = theirs.std(0) / sqrt(SAMPLES)
     return {
         "near": (distance.median() / usual.median().clamp(min=1e-6)).item(),
         "tint": off.max().item(),

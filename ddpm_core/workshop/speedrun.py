@@ -169,14 +169,14 @@ def main(
     """Train a recipe for minutes of one CPU core; measure it, and write its record."""
     recipe, changes = ENTRIES[one_of("recipe", name, ENTRIES)], changed_fields(options)
     check(changes)
-    free = given(recipe.preset(0, **changes), recipe)
-    torch.set_num_threads(1)
     title, found = title or name, []
     if Path(title).name != title:
         raise ValueError(f"--title must be a name without folders, got {quoted(title)}")
-    chances = numbers("seeds", seeds, int, *recipes.SEEDS)
+    tried = numbers("seeds", seeds, int, *recipes.SEEDS)
+    free = given(recipe.preset(0, **changes), recipe)
+    torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    for seed in chances:
+    for seed in tried:
         chosen = recipe.preset(seed, **changes)
         folder = runs / f"{title}-{minutes:g}-{seed}"
         found.append(attempt(recipe, chosen, folder, minutes))

@@ -35,8 +35,8 @@ def doctor(
     the data, signal left at T, averaged weights, copies, tints, overflow.
     """
     check_picture(out)
-    patient = patient_of(run, data)
     with written_file(out) as picture, written_file(save) if save else nothing() as new:
+        patient = patient_of(run, data)
         found = examine(patient)
         findings = diagnose(found)
         typer.echo(report(patient, found, findings))
