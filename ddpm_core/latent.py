@@ -102,15 +102,18 @@ class LatentScaler(nn.Module):
     Diffusion mixes its data with noise of variance 1: without this, its schedule would
     act at other times. `mean` and `std` (c,) are those of the autoencoder's own
     latents; `fit` measures them. Rombach et al. 2022, appendix G, scale all channels
-    alike. Raises ValueError for an autoencoder whose latents are no pictures.
+    alike. `t_end` is the timestep at which sampling stops and the decoder takes over: 0
+    unless it has learned to finish what a denoiser makes of noise at that time
+    (chapter 14). Raises ValueError for an autoencoder whose latents are no pictures.
     Chapter 11.
     """
 
-    def __init__(self, autoencoder: VAE):
+    def __init__(self, autoencoder: VAE, *, t_end: int = 0):
         super().__init__()
         if not autoencoder.config.spatial:
             raise ValueError("diffusion needs latents that are pictures: spatial=True")
-        self.autoencoder = autoencoder
+        check_count("t_end", t_end, 0)
+        self.autoencoder, self.t_end = autoencoder, t_end
         self.register_buffer("mean", torch.zeros(autoencoder.config.latent))
         self.register_buffer("std", torch.ones(autoencoder.config.latent))
 
@@ -152,6 +155,10 @@ class LatentScaler(nn.Module):
         parts = [self.autoencoder.encode(x).mean for x in images.split(chunk)]
         return (torch.cat(parts) - _channels(self.mean)) / _channels(self.std)
 
+    def unscaled(self, latents: LatentImages) -> LatentImages:
+        """Return the autoencoder's own latents."""
+        return latents * _channels(self.std) + _channels(self.mean)
+
     @torch.no_grad()
     def decode(self, latents: LatentImages, *, chunk: int = 256) -> Images:
         """Return images, clipped to [-1, 1]; latents have no range and are not.
@@ -165,7 +172,7 @@ class LatentScaler(nn.Module):
                 f"latents must have {len(self.mean)} channels, "
                 f"got {tuple(latents.shape)}"
             )
-        z = latents * _channels(self.std) + _channels(self.mean)
+        z = self.unscaled(latents)
         images = torch.cat([self.autoencoder.decode(part) for part in z.split(chunk)])
         return images.clamp(-1, 1)
 
@@ -182,6 +189,7 @@ def load_latent(
     Raises as `load_weights` does, and ValueError for weights that do not fit the card.
     """
     state, card = load_weights(name)
-    latent = LatentScaler(VAE(read_config(name, card, VAEConfig.from_dict)))
+    autoencoder = VAE(read_config(name, card, VAEConfig.from_dict))
+    latent = LatentScaler(autoencoder, t_end=card.get("t_end", 0))
     fit_weights(latent, state, name)
     return latent.to(device).eval().requires_grad_(False)

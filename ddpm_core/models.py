@@ -14,7 +14,13 @@ from torch import nn
 from ddpm_core import compiling
 from ddpm_core.checking import check_count
 from ddpm_core.clip import CLIP, load_clip
-from ddpm_core.conditioning import LabelEncoder, clipped, guided_together, join
+from ddpm_core.conditioning import (
+    LabelEncoder,
+    clipped,
+    guided,
+    guided_together,
+    join,
+)
 from ddpm_core.config import ModelConfig
 from ddpm_core.diffusion import Target, make_denoiser
 from ddpm_core.latent import LatentScaler, load_latent
@@ -32,15 +38,17 @@ Encoder = CLIP | PublishedCLIP | LabelEncoder
 
 
 class Prompted(TypedDict, total=False):
-    """What a conditional model is given: a prompt for each sample, and its guidance.
+    """What a model draws: a prompt for each sample, and its guidance.
 
-    `prompts`: texts, or names of classes, '' for none; `scale`: of the guidance, where
-    1 is the prompt alone; `negative`: what it leads away from. Chapter 10.
+    `prompts`, of a conditional model: texts, or names of classes, '' for none; `scale`:
+    of the guidance, where 1 is the model alone; `negative`: the prompt that it leads
+    away from; `guide`: the worse model that it leads away from. Chapter 10.
     """
 
     prompts: Sequence[str]
     scale: float
     negative: str
+    guide: "DiffusionModel"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +86,17 @@ class DiffusionModel:
         *,
         scale: float = 1.0,
         negative: str = "",
+        guide: "DiffusionModel | None" = None,
     ) -> Denoise:
         """Return (x_t, t) -> x0_hat, of images clipped to their range.
 
         A conditional model needs a prompt for each sample, '' for none; its guidance
         goes away from the `negative` prompt with that `scale`, where 1 is the prompt
-        alone. Raises ValueError for a prompt too few or too many, for a scale that is
-        not a finite number, and as the encoder does. Chapter 10.
+        alone. With a `guide`, a worse model of the same images, it goes away from what
+        that one makes of x_t and the same prompts (autoguidance, Karras et al. 2024).
+        Raises ValueError for a prompt too few or too many, for a scale that is not a
+        finite number, for a guide of other samples or another schedule, and as the
+        encoder does. Chapter 10.
         """
         if not isfinite(scale):
             raise ValueError(f"scale must be a finite number, got {scale}")
@@ -94,16 +106,45 @@ class DiffusionModel:
                 if self.encoder is None
                 else "this model draws from prompts: give one a sample, '' for none"
             )
-        free = self.latent and not self.latent.in_range
-        bounded = (lambda denoise: denoise) if free else clipped
+        if guide is not None:
+            self._check_guide(guide, negative)
+            both = (model.denoiser(prompts) for model in (self, guide))
+            return self._bounded(guided(*both, scale))
         given = partial(make_denoiser, self.net, self.schedule, self.target)
         if self.encoder is None:
-            return bounded(given())
+            return self._bounded(given())
         without = [negative] * len(prompts)
         if scale in (0, 1):
-            return bounded(given(self.encoder.encode(prompts if scale else without)))
+            return self._bounded(
+                given(self.encoder.encode(prompts if scale else without))
+            )
         cond, uncond = self.encoder.encode(prompts), self.encoder.encode(without)
-        return bounded(guided_together(given(join(cond, uncond)), scale))
+        return self._bounded(guided_together(given(join(cond, uncond)), scale))
+
+    def _bounded(self, denoise: Denoise) -> Denoise:
+        """Clip images to their range; latents have none."""
+        free = self.latent and not self.latent.in_range
+        return denoise if free else clipped(denoise)
+
+    def _check_guide(self, guide: "DiffusionModel", negative: str) -> None:
+        if negative:
+            raise ValueError("guidance leads away from a guide or a negative prompt")
+        if guide.shape != self.shape:
+            raise ValueError(
+                f"a guide must draw what the model draws, {self.shape}, "
+                f"got one that draws {guide.shape}"
+            )
+        if guide.schedule.alpha_bar_list != self.schedule.alpha_bar_list:
+            raise ValueError(
+                f"a guide must have the model's schedule, {self.config.schedule} of "
+                f"T = {self.config.T}, got {guide.config.schedule} of "
+                f"T = {guide.config.T}"
+            )
+
+    @property
+    def t_end(self) -> int:
+        """The timestep from which the last step of sampling goes to 0."""
+        return self.latent.t_end if self.latent else 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -129,15 +170,15 @@ class DiffusionModel:
         sampler: str = "ddim",
         generator: Noise = None,
         *,
-        t_end: int = 0,
+        t_end: int | None = None,
         spacing: str = "time",
         **prompted: Unpack[Prompted],
     ) -> Iterator[State]:
         """Sample from x_T in that many network calls; yields as `samplers.sample`.
 
-        `sampler`, `spacing` and `t_end` are those of `samplers.sample_by_name`,
-        `prompted` what `denoiser` takes. What is yielded are images, or latents for
-        `decode`.
+        `sampler`, `spacing` and `t_end` are those of `samplers.sample_by_name`, where
+        a `t_end` of None is the model's own; `prompted` is what `denoiser` takes. What
+        is yielded are images, or latents for `decode`.
         """
         denoise = self.denoiser(**prompted)
         return sample_by_name(
@@ -147,7 +188,7 @@ class DiffusionModel:
             x_T,
             steps,
             spacing=spacing,
-            t_end=t_end,
+            t_end=self.t_end if t_end is None else t_end,
             generator=generator,
         )
 
@@ -156,11 +197,12 @@ class DiffusionModel:
         steps: int,
         sampler: str = "ddim",
         *,
-        t_end: int = 0,
+        t_end: int | None = None,
         spacing: str = "time",
         **prompted: Unpack[Prompted],
     ) -> None:
         """Raise as `sample` does for what it cannot do, before anything costs time."""
+        t_end = self.t_end if t_end is None else t_end
         times_by_name(sampler, self.schedule, steps, spacing=spacing, t_end=t_end)
         self.denoiser(**prompted)
 

@@ -211,3 +211,28 @@ def test_what_cannot_be_is_said_in_one_line(arguments, message, tmp_path):
     done = ddpm(*arguments)
     assert done.returncode == 1 and message in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("scale", "why"),
+    [
+        ([], "--guide has no effect without a --scale above 1"),
+        (["--scale", 1], "--guide has no effect without a --scale above 1"),
+        (["--scale", 2, "--negative", "a van"], "--negative has no effect"),
+    ],
+)
+def test_a_guide_needs_a_scale_and_no_negative_prompt(tmp_path, scale, why):
+    both = ["--weights", "toy-cars-32", "--guide", "toy-cars-short-32"]
+    done = ddpm("sample", *both, *scale, "--out", tmp_path / "cars.png")
+    assert done.returncode and why in done.stderr
+
+
+def test_samples_are_led_away_from_a_guide(tmp_path):
+    def cars(*how):
+        out = tmp_path / "cars.png"
+        few = ["--n", 1, "--steps", 2, "--weights", "toy-cars-32", "--out", out]
+        succeeded("sample", *few, *how)
+        return np.asarray(Image.open(out)).copy()
+
+    guided = cars("--guide", "toy-cars-short-32", "--scale", 3)
+    assert (guided != cars()).any()

@@ -19,7 +19,7 @@ from ddpm_core.models import load_model
 from ddpm_core.unet import UNetConfig
 from ddpm_core.weights import WEIGHTS
 from ddpm_core.workshop.cards import card_text
-from ddpm_core.workshop.export import export
+from ddpm_core.workshop.export import export, remeasure
 from ddpm_core.workshop.folder import read_log
 from ddpm_core.workshop.presets import PLAIN
 from ddpm_core.workshop.run import Run
@@ -79,6 +79,21 @@ def killed_at(event: int, action: Callable[[], object]) -> bool:
         finally:
             os._exit(0)
     return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def test_weights_measured_again_are_what_they_were_but_for_the_measure(
+    exported, tmp_path
+):
+    before, out = json.loads((exported / "card.json").read_text()), tmp_path / "again"
+    again = remeasure(str(exported), out, n=64, steps=2)
+    assert again["measured"] == before["measured"]
+    assert again["commands"][:-1] == before["commands"]
+    assert again["commands"][-1].startswith(f"ddpm remeasure {exported}")
+    assert again["sha256"] == before["sha256"]
+    assert {f.name for f in out.iterdir()} == {f.name for f in exported.iterdir()}
+    early = remeasure(str(exported), out, n=64, steps=2, t_end=3)["measured"]
+    assert early["t_end"] == 3 and early["scores"] != before["measured"]["scores"]
+    assert early["held-out loss"] == before["measured"]["held-out loss"]
 
 
 def test_an_export_killed_at_any_file_leaves_whole_weights(exported, tmp_path):

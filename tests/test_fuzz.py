@@ -139,7 +139,7 @@ def test_options_of_training(monkeypatch, capsys, data):
 
 
 SAMPLE = ["n", "steps", "sampler", "spacing", "t-end", "seed", "prompt", "label"]
-SAMPLE += ["scale", "negative", "out", "weights", "lora", "lora-scale", "zoom"]
+SAMPLE += ["scale", "negative", "out", "weights", "lora", "lora-scale", "zoom", "guide"]
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +190,7 @@ COSTS = {
     "evaluate": "ddpm_core.workshop.evaluation.real_images",
     "doctor": "ddpm_core.workshop.commands.doctor.examine",
     "export": "ddpm_core.workshop.commands.export.export_run",
+    "remeasure": "ddpm_core.workshop.commands.export.remeasure_weights",
     "exercises": "ddpm_core.workshop.commands.exercises.answers",
     "capstone": "ddpm_core.workshop.capstone.Run.begin",
     "recipes": "ddpm_core.workshop.recipes.judge",
@@ -197,6 +198,7 @@ COSTS = {
     "speedrun": "ddpm_core.workshop.speedrun.attempt",
     "measure": "ddpm_core.workshop.tables.real_cars",
     "measure-guidance": "ddpm_core.workshop.guidance.cars_of_one_prompt",
+    "measure-autoguidance": "ddpm_core.workshop.evaluation.extractor",
     "measure-wordings": "ddpm_core.workshop.free_wording.rows",
     "measure-samplers": "ddpm_core.workshop.solvers.draw_toy_cars",
     "measure-parts": "ddpm_core.workshop.ablations.cars",
@@ -219,6 +221,8 @@ def needed(tmp_path_factory) -> dict[str, list[str]]:
         "evaluate": ["--weights", "toy-cars-32"],
         "doctor": ["toy-cars-32", "--data", photos, "--out", "new.png"],
         "export": ["toy-cars-32", "new"],
+        "remeasure": ["toy-cars-32", "new"],
+        "measure-autoguidance": ["toy-cars-32", "toy-cars-short-32", *out],
         "exercises": [],
         "capstone": ["toy-cars-32", "--run", "run", *out],
         "recipes": ["--data", photos, "--runs", "runs", *out],

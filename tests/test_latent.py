@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from ddpm_core.config import ModelConfig, UNetConfig
 from ddpm_core.datasets import draw_toy_cars, to_float
 from ddpm_core.latent import (
     LatentScaler,
@@ -15,6 +16,7 @@ from ddpm_core.latent import (
     lpips_distance,
     perceptual_distance,
 )
+from ddpm_core.models import DiffusionModel
 from ddpm_core.neighbours.vae import (
     VAE,
     Encoding,
@@ -22,8 +24,13 @@ from ddpm_core.neighbours.vae import (
     kl_to_standard_normal,
     sample,
 )
-from ddpm_core.weights import save_weights
-from ddpm_core.workshop.side.autoencoder import CONFIG, load_images, main, measure
+from ddpm_core.weights import load_weights, save_weights
+from ddpm_core.workshop.side.autoencoder import (
+    CONFIG,
+    Finishing,
+    main,
+    measure,
+)
 
 TINY = VAEConfig(
     size=16, channels=(8, 16), latent=2, spatial=True, patch=2, groups=4
@@ -200,6 +207,48 @@ def test_the_command_trains_measures_and_writes_a_card(tmp_path, capsys):
     assert "--cars 64" in commands[0] and "--refine" in commands[1]
     with pytest.raises(Exception, match="choose classifier, efficientnet, lpips or"):
         main(out, perceptual="vgg")
+    for alone in ({"finishes": "toy-cars-32"}, {"t_end": 100}):
+        with pytest.raises(Exception, match="belong together"):
+            main(out, **alone)
+
+
+class Halving(DiffusionModel):
+    """A stand-in for a trained model: the estimate is half of what it is given."""
+
+    def denoiser(self):
+        return lambda x_t, t: x_t / 2
+
+
+def halving(latent: LatentScaler | None) -> Halving:
+    net = UNetConfig((8,), (False,), groups=4, image_channels=2)
+    config = ModelConfig(size=16, network=net, T=100, latent="it" if latent else "")
+    return Halving(config.make_network(), config, latent=latent)
+
+
+def test_a_decoder_that_finishes_sees_what_the_model_makes_of_noise(tiny_autoencoder):
+    latent = load_latent(tiny_autoencoder)
+    x = to_float(draw_toy_cars(64, size=16).images)
+    z, model = latent.encode(x), halving(latent)
+    finishing = Finishing(latent, model, t_end=1)
+    seen = finishing.blurred(z, torch.Generator().manual_seed(0))
+    same = (seen == z).flatten(1).all(1)
+    assert 16 < same.sum() < 48  # t is 0 for half of them
+    keep = model.schedule.alpha_bar[1].sqrt()
+    torch.testing.assert_close(seen[~same], keep * z[~same] / 2, atol=0.1, rtol=0)
+    image, _ = finishing(x, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(image.clamp(-1, 1), latent.decode(seen))
+    with pytest.raises(ValueError, match=r"got one that draws \(2, 16, 16\)"):
+        Finishing(latent, halving(None), t_end=1)
+
+
+def test_the_decoder_says_where_sampling_ends(tiny_autoencoder, tmp_path):
+    state, card = load_weights(tiny_autoencoder)
+    save_weights(tmp_path / "early", state, card | {"t_end": 30})
+    assert load_latent(tiny_autoencoder).t_end == 0
+    model = halving(load_latent(tmp_path / "early"))
+    x_T = model.noise(1)
+    assert [s.t for s in model.sample(x_T, 3)] == [100, 65, 30, 0]
+    assert [s.t for s in model.sample(x_T, 2, t_end=0)] == [100, 50, 0]
 
 
 def test_packed_images_are_split_and_those_that_do_not_fit_refused(tmp_path):

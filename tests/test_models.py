@@ -175,6 +175,41 @@ def test_prompts_and_models_must_fit(told, saved, tiny_clip):
         load_encoder(unfit, "cpu")
 
 
+def test_a_guide_is_what_guidance_leads_away_from(told, saved):
+    x, t = told.noise(2, torch.Generator().manual_seed(0)), torch.tensor([40, 40])
+    model = load_model(saved[0])
+    worse = DiffusionModel(UNet(TINY.network).eval(), TINY)
+    alone, other = model.denoiser()(x, t), worse.denoiser()(x, t)
+    away = model.denoiser(guide=worse, scale=3)(x, t)
+    assert (alone - other).abs().max() > 1e-3
+    torch.testing.assert_close(away, (other + 3 * (alone - other)).clamp(-1, 1))
+    assert torch.equal(model.denoiser(guide=worse)(x, t), alone)
+    torch.testing.assert_close(model.denoiser(guide=model, scale=9)(x, t), alone)
+    prompts = ["a red van at night", "a blue SUV by day"]  # both get these
+    red = told.denoiser(prompts)(x, t)
+    torch.testing.assert_close(told.denoiser(prompts, guide=told, scale=5)(x, t), red)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"size": 8}, r"draws, \(3, 16, 16\), got one that draws \(3, 8, 8\)"),
+        ({"T": 40}, "cosine of T = 50, got cosine of T = 40"),
+        ({"schedule": "linear"}, "cosine of T = 50, got linear of T = 50"),
+    ],
+)
+def test_a_guide_must_draw_the_same_images_in_the_same_steps(saved, changed, why):
+    config = TINY.replace(**changed)
+    guide = DiffusionModel(UNet(TINY.network).eval(), config)
+    with pytest.raises(ValueError, match=why):
+        load_model(saved[0]).denoiser(guide=guide, scale=2)
+
+
+def test_a_guide_takes_the_place_of_a_negative_prompt(told):
+    with pytest.raises(ValueError, match="a guide or a negative prompt"):
+        told.denoiser(["a van"], guide=told, negative="a van", scale=2)
+
+
 # In latents -------------------------------------------------------------------------
 
 

@@ -122,7 +122,7 @@ def test_all_cars_of_the_one_prompt_have_it_as_a_caption():
 
 
 def test_guidance_is_measured_over_its_scale(tmp_path, monkeypatch):
-    monkeypatch.setattr(guidance, "MODELS", ("toy-cars-text-latent-32",))
+    monkeypatch.setattr(guidance, "MODEL", "toy-cars-text-latent-32")
     monkeypatch.setattr(guidance, "SCALES", (0.0, 1.5))
     monkeypatch.setattr(trilemma, "RESULTS", tmp_path)
     guidance.main(tmp_path / "guidance.json", n=32, steps=6)

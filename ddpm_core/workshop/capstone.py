@@ -53,7 +53,7 @@ class How(TypedDict, total=False):
 
     sampler: str
     calls: int
-    t_end: int
+    t_end: int | None
 
 
 class Judge(NamedTuple):
@@ -80,7 +80,7 @@ def drawn(
     *,
     sampler: str,
     calls: int,
-    t_end: int = 0,
+    t_end: int | None = None,
 ) -> Images:
     """n samples of that many network calls, from the same noise and prompts always."""
     prompts = evaluation.sampled_prompts(model, data, n, seed=1, scale=1.0)
@@ -169,7 +169,7 @@ def commit() -> str:
         return "unknown"
 
 
-def save_pictures(run: Run, out: Path, t_end: int) -> None:
+def save_pictures(run: Run, out: Path, t_end: int | None) -> None:
     """Write samples, some above their nearest training image, and the run's strips."""
     how = {"sampler": "ddim", "calls": PICTURED, "t_end": t_end}
     samples = drawn(quick(run.model), run.preset.data, SHOWN, **how)
@@ -226,8 +226,11 @@ def main(
         str, typer.Option(help="network calls of the table at the end")
     ] = "5,10,20,50",
     t_end: Annotated[
-        int, typer.Option(min=0, help="time from which the last call of these is")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0, help="time from which the last call is; left out: the decoder's"
+        ),
+    ] = None,
     **options,
 ) -> None:
     """Train a preset, or go on with its run; measure it; write results and pictures."""
@@ -235,7 +238,7 @@ def main(
     counts = numbers("table", table, int, 1, chosen.model.T)
     shares = numbers("marks", marks, float, 0, 1)
     check_calls(chosen.model, [mark_calls])
-    check_calls(chosen.model, [*counts, PICTURED], t_end)
+    check_calls(chosen.model, [*counts, PICTURED], t_end or 0)
     one_of("features", features, evaluation.EXTRACTORS)
     out.mkdir(parents=True, exist_ok=True)
     started = (run / "config.json").exists()
@@ -243,6 +246,7 @@ def main(
     command = shlex.join(["ddpm", *sys.argv[1:]])
     training.note_command(command)
     referee = judge(training, features, n)
+    t_end = training.model.t_end if t_end is None else t_end
     found = {"marks": train(training, referee, shares, mark_calls)}
     found |= describe(training, command)
     found["loss by time"] = loss_by_time(training)

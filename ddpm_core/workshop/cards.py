@@ -232,6 +232,11 @@ def _autoencoder(card: dict) -> Words:
             f"{measured['frechet']}; to other images: {measured['rebuilt floor']},\n  "
             f"where the images themselves have {measured['floor']}.\n"
         )
+    if "finished floor" in measured:
+        text += (
+            f"- Of images noised to t = {card['t_end']}, denoised by one call and "
+            f"decoded, to other images:\n  {measured['finished floor']}.\n"
+        )
     if "kept" in measured:
         kept = ", ".join(f"{k} {v:.1%}" for k, v in measured["kept"].items())
         text += (

@@ -44,6 +44,10 @@ COMMANDS = {
         "commands.export:export",
         "Turn a finished run into weights with a measured card, ready to ship.",
     ),
+    "remeasure": Command(
+        "commands.export:remeasure",
+        "Measure exported weights again; write them with a new card.",
+    ),
     "models": Command("commands.models:models", "List the weights that ship."),
     "presets": Command("commands.presets:presets", "List what `ddpm train` can train."),
     "exercises": Command(
@@ -75,7 +79,11 @@ COMMANDS = {
     ),
     "measure-guidance": Command(
         "guidance:main",
-        "Measure the text models over guidance scales on one core and write the table.",
+        "Measure a text model over guidance scales on one core and write the table.",
+    ),
+    "measure-autoguidance": Command(
+        "autoguidance:main",
+        "Measure a model that leads away from a worse one; write the table.",
     ),
     "measure-wordings": Command(
         "free_wording:main",

@@ -214,7 +214,7 @@ def draw_samples(
     *,
     steps: int,
     sampler: str = "ddim",
-    t_end: int = 0,
+    t_end: int | None = None,
     seed: int = 0,
     spacing: str = "time",
     chunk: int = 128,
@@ -222,8 +222,7 @@ def draw_samples(
 ) -> Images:
     """Sample n images, `chunk` at a time; a seed fixes each of them for every n.
 
-    A terminal shows how far it is. `prompted`: for a conditional model, a prompt for
-    each image, and its guidance.
+    A terminal shows how far it is. The rest as `DiffusionModel.sample`.
     """
     check_count("n", n)
     check_count("chunk", chunk)

@@ -1,7 +1,7 @@
 """Turns a finished run into weights that ship: measured, pictured, with a card."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,8 @@ from ddpm_core.datasets.packed import read_meta
 from ddpm_core.datasets.toy_cars import attributes_showing, caption, draw_toy_cars
 from ddpm_core.models import DiffusionModel, Prompted, best_device
 from ddpm_core.types import Images
-from ddpm_core.weights import read_card, save_weights
+from ddpm_core.weights import find_weights, load_weights, read_card, save_weights
+from ddpm_core.workshop.batches import Split, load_split
 from ddpm_core.workshop.cards import FILES, NEVER_SEEN, SHOWN, card_text
 from ddpm_core.workshop.estimate import sampling_seconds, spell
 from ddpm_core.workshop.evaluation import (
@@ -32,7 +33,7 @@ from ddpm_core.workshop.evaluation import (
 from ddpm_core.workshop.folder import read_log
 from ddpm_core.workshop.lora import lora_state
 from ddpm_core.workshop.opened import is_run, open_model
-from ddpm_core.workshop.presets import Preset
+from ddpm_core.workshop.presets import Preset, training_of
 from ddpm_core.workshop.run import Run
 
 AUDITED = 16  # samples shown above their nearest training image
@@ -45,7 +46,7 @@ def export(
     *,
     n: int | None = None,
     steps: int,
-    t_end: int = 0,
+    t_end: int | None = None,
     scale: float = 1.0,
     features: str = "",
     measure: bool = True,
@@ -82,15 +83,14 @@ def export(
     # An extra: better missed now than after sampling.
     from ddpm_core.display import plots
 
-    ruler, photos = None, ()
     if measure:
         n = n or enough_samples(run, features)
-        ruler = extractor(features) if features else None
-    if ruler:
-        photos = real_images(run.preset.data, run.preset, n, run.preset.seed + 1)
+        measuring = Measuring(
+            run.preset, run.split, n, steps, t_end, scale, features, seed
+        )
     words = ["ddpm", "export", folder.as_posix(), out.as_posix()]
     words += ["--n", n, "--steps", steps] if measure else ["--no-measure"]
-    words += ["--t-end", t_end] if t_end else []
+    words += [] if t_end is None else ["--t-end", t_end]
     words += ["--scale", scale] if conditional else []
     words += ["--features", features] if features else []
     commands = [*run.files.commands(), shlex.join(map(str, words))]
@@ -106,29 +106,109 @@ def export(
             return card
         save_weights(new, state, card)
         model = open_model(new, best_device())  # from here on as it is stored
-        prompts = sampled_prompts(model, run.preset.data, n, seed=seed + 1, scale=scale)
-        say(plan(model, n, steps, features or toy_cars, prompts))
-        samples = draw_samples(model, n, steps=steps, t_end=t_end, seed=seed, **prompts)
-        say("drawn; now compared with the nearest training images and measured")
-        save_grid(new / "samples.webp", samples[:SHOWN])
-        card["measured"] = {
-            "steps": steps,
-            "sampler": "ddim",
-            "t_end": t_end,
-            "seed": seed,
-            **audit(run, samples, new / "nearest.webp"),
-        }
-        if toy_cars and run.preset.model.size == 32:
-            card["measured"] |= measure_toy_cars(samples, 32, run.preset.seed)
-        elif ruler:
-            card["measured"]["scores"] = str(score(ruler, samples, *photos))
-        if toy_cars and run.preset.model.text:
-            card["measured"]["prompts"] = measure_prompts(
-                model, run.preset, samples, steps, scale
-            )
+        card["measured"] = measuring.of(model, new, read_held_out(folder), say)
         save_weights(new, state, card)
         (new / "README.md").write_text(card_text(card), encoding="utf-8")
     return card
+
+
+def remeasure(
+    name: str,
+    out: Path,
+    *,
+    n: int,
+    steps: int,
+    t_end: int | None = None,
+    scale: float = 1.0,
+    features: str = "",
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Measure exported weights again, when what they are measured with has changed.
+
+    That may be the decoder of their latents, a sampler or a judge. Writes them to `out`
+    with a new card, as `export` does: the weights and the losses of their training stay
+    what they were. Returns the card; raises as `export` does.
+    """
+    state, card = load_weights(name)
+    preset, model = training_of(name), open_model(name, best_device())
+    prompted = {"prompts": [""], "scale": scale} if preset.model.conditional else {}
+    model.check_sampling(steps, t_end=t_end, **prompted)
+    losses = (find_weights(name) / "losses.webp").read_bytes()
+    split = load_split(preset)
+    measuring = Measuring(preset, split, n, steps, t_end, scale, features, seed)
+    words = ["ddpm", "remeasure", name, out.as_posix(), "--n", n, "--steps", steps]
+    words += [] if t_end is None else ["--t-end", t_end]
+    words += ["--scale", scale] if preset.model.conditional else []
+    words += ["--features", features] if features else []
+    card["commands"] = [*card["commands"], shlex.join(map(str, words))]
+    held_out = card["measured"].get("held-out loss")
+    with written_folder(out, names=FILES) as new:
+        (new / "losses.webp").write_bytes(losses)
+        known = [] if held_out is None else [held_out]
+        card["measured"] = measuring.of(model, new, known, say)
+        save_weights(new, state, card)
+        (new / "README.md").write_text(card_text(card), encoding="utf-8")
+    return card
+
+
+class Measuring:
+    """What weights are measured on; prepared, and refused, before anything is drawn."""
+
+    def __init__(
+        self,
+        preset: Preset,
+        split: Split,
+        n: int,
+        steps: int,
+        t_end: int | None,
+        scale: float,
+        features: str,
+        seed: int,
+    ):
+        self.preset, self.split, self.n, self.seed = preset, split, n, seed
+        self.steps, self.t_end, self.scale = steps, t_end, scale
+        self.ruler = extractor(features) if features else None
+        self.photos = ()
+        if self.ruler:
+            self.photos = real_images(preset.data, preset, n, preset.seed + 1)
+
+    def of(
+        self,
+        model: DiffusionModel,
+        folder: Path,
+        held_out: Sequence[float],
+        say: Callable[[str], None],
+    ) -> dict:
+        """Draw samples and measure them; their pictures go into `folder`.
+
+        `held_out`: the held-out loss after each epoch of the training, where known.
+        """
+        preset, n, steps, scale = self.preset, self.n, self.steps, self.scale
+        toy_cars = preset.data == "toy-cars"
+        prompts = sampled_prompts(
+            model, preset.data, n, seed=self.seed + 1, scale=scale
+        )
+        say(plan(model, n, steps, self.ruler or toy_cars, prompts))
+        samples = draw_samples(
+            model, n, steps=steps, t_end=self.t_end, seed=self.seed, **prompts
+        )
+        say("drawn; now compared with the nearest training images and measured")
+        save_grid(folder / "samples.webp", samples[:SHOWN])
+        found = {
+            "steps": steps,
+            "sampler": "ddim",
+            "t_end": model.t_end if self.t_end is None else self.t_end,
+            "seed": self.seed,
+            **audit(self.split, samples, folder / "nearest.webp", held_out),
+        }
+        if toy_cars and preset.model.size == 32:
+            found |= measure_toy_cars(samples, 32, preset.seed)
+        elif self.ruler:
+            found["scores"] = str(score(self.ruler, samples, *self.photos))
+        if toy_cars and preset.model.text:
+            found["prompts"] = measure_prompts(model, preset, samples, steps, scale)
+        return found
 
 
 def enough_samples(run: Run, features: str) -> int:
@@ -199,15 +279,16 @@ def margin_of(data: str) -> dict[str, int]:
     return {"margin": meta["margin"]} if "margin" in meta else {}
 
 
-def audit(run: Run, samples: Images, picture: Path) -> dict:
+def audit(
+    split: Split, samples: Images, picture: Path, losses: Sequence[float]
+) -> dict:
     """Look for copies of training images, beside held-out ones where there are some."""
-    trained_on = torch.from_numpy(run.split.images[run.split.train.numpy()])
+    trained_on = torch.from_numpy(split.images[split.train.numpy()])
     save_beside_nearest(picture, samples[:AUDITED], trained_on)
     _, distance = nearest_images(samples[:SHOWN], trained_on)
     found = {"nearest training image, rms": rounded(distance)}
-    losses = read_held_out(run.folder)
     if losses:
-        held = torch.from_numpy(run.split.images[run.split.held_out.numpy()])
+        held = torch.from_numpy(split.images[split.held_out.numpy()])
         _, distance = nearest_images(to_float(held[:SHOWN]), trained_on)
         found["the same of held-out images"] = rounded(distance)
         found["held-out loss"] = losses[-1]

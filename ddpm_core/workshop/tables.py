@@ -38,7 +38,7 @@ TABLES: dict[str, dict[str, tuple]] = {
         "toy-cars-text-latent-32": (DPM,),
     },
     "latents": {
-        "toy-cars-text-uniform-32": (("ddim", (4, 8, 16, 32)),),
+        "toy-cars-text-32": (("ddim", (4, 8, 16, 32)),),
         "toy-cars-text-latent-32": (("ddim", (4, 8, 16, 32)),),
     },
     "views": {
@@ -57,7 +57,7 @@ TABLES: dict[str, dict[str, tuple]] = {
         "data/exported/toy-cars-reflow-32": FEW,
     },
     "latents-again": {
-        "toy-cars-text-uniform-32": (("ddim", (16, 32)),),
+        "toy-cars-text-32": (("ddim", (16, 32)),),
         "toy-cars-text-latent-32": (("ddim", (16, 32)),),
     },
     "flow-again": {

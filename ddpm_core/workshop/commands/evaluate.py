@@ -7,7 +7,7 @@ import typer
 from ddpm_core.models import best_device, quick
 from ddpm_core.samplers import SAMPLERS, SPACINGS
 from ddpm_core.workshop import evaluation
-from ddpm_core.workshop.commands.common import GUIDANCE
+from ddpm_core.workshop.commands.common import GUIDANCE, T_END
 from ddpm_core.workshop.opened import open_model, trained_as
 
 
@@ -21,9 +21,7 @@ def evaluate(
     spacing: Annotated[
         str, typer.Option(help=f"of the timesteps: {', '.join(SPACINGS)}")
     ] = "time",
-    t_end: Annotated[
-        int, typer.Option(min=0, help="timestep from which the last step goes to 0")
-    ] = 0,
+    t_end: Annotated[int | None, T_END] = None,
     features: Annotated[
         str, typer.Option(help="classifier (toy cars), imagenet or inception")
     ] = "classifier",

@@ -17,7 +17,7 @@ from ddpm_core.datasets.images import (
 )
 from ddpm_core.models import DiffusionModel, Prompted, best_device
 from ddpm_core.samplers import SAMPLERS, SPACINGS
-from ddpm_core.workshop.commands.common import GUIDANCE, TEXT_MODEL
+from ddpm_core.workshop.commands.common import GUIDANCE, T_END, TEXT_MODEL
 from ddpm_core.workshop.evaluation import draw_samples, draw_strips
 from ddpm_core.workshop.opened import is_lora, is_run, open_model
 from ddpm_core.workshop.wording import check_words
@@ -35,9 +35,7 @@ def sample(
     spacing: Annotated[
         str, typer.Option(help=f"of the timesteps: {', '.join(SPACINGS)}")
     ] = "time",
-    t_end: Annotated[
-        int, typer.Option(min=0, help="timestep from which the last step goes to 0")
-    ] = 0,
+    t_end: Annotated[int | None, T_END] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="seed of all noise")] = 0,
     prompt: Annotated[
         list[str] | None, typer.Option(help="what to draw; give several to draw each")
@@ -53,6 +51,10 @@ def sample(
     ] = None,
     negative: Annotated[
         str | None, typer.Option(help="what to keep away from; with a scale above 1")
+    ] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(help="worse model of the same images, to keep away from"),
     ] = None,
     lora: Annotated[
         Path | None, typer.Option(help="a LoRA that is added to the weights")
@@ -85,7 +87,8 @@ def sample(
         raise ValueError("--lora-scale has no effect without --lora")
     part = 1.0 if lora_scale is None else lora_scale
     model = open_model(weights, best_device(), lora=lora or "", lora_scale=part)
-    prompted = requested(model, n, prompt, label, scale, negative)
+    worse = open_model(guide, best_device()) if guide else None
+    prompted = requested(model, n, prompt, label, scale, negative, worse)
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
     model.check_sampling(steps, **how, **prompted)
     draw, save = (draw_strips, save_strip) if strip else (draw_samples, save_grid)
@@ -103,6 +106,7 @@ def requested(
     label: list[str] | None,
     scale: float | None,
     negative: str | None,
+    guide: DiffusionModel | None = None,
 ) -> Prompted:
     """A prompt for each of n images, and its guidance; ValueError for what has no use.
 
@@ -120,11 +124,15 @@ def requested(
     texts = prompt or label or []
     if isinstance(model.encoder, CLIP):
         check_words([*texts, negative or ""], model.encoder.tokenizer.words)
+    if guide and (scale is None or scale <= 1):
+        raise ValueError("--guide has no effect without a --scale above 1")
+    guided_by: Prompted = {"guide": guide, "scale": scale} if guide else {}
     if not config.conditional:
-        for flag, given in (("--scale", scale), ("--negative", negative)):
+        alone = {} if guide else {"--scale": scale}
+        for flag, given in (alone | {"--negative": negative}).items():
             if given is not None:
                 raise ValueError(f"{flag} has no effect: this model takes no prompts")
-        return {}
+        return guided_by
     if len(texts) > n:
         raise ValueError(f"{len(texts)} prompts need --n {len(texts)}, got {n}")
     scale = GUIDANCE if scale is None else scale
@@ -135,4 +143,5 @@ def requested(
     if texts and scale == 0:
         raise ValueError("--scale 0 ignores the prompts: leave them out, or take 1")
     prompts = list(islice(cycle(texts or [""]), n))
-    return {"prompts": prompts, "scale": scale, "negative": negative or ""}
+    guidance: Prompted = {"scale": scale, "negative": negative or ""}
+    return {"prompts": prompts, **guidance, **guided_by}

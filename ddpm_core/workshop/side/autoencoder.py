@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from torch import nn
 from tqdm import tqdm
 
 from ddpm_core import metrics
@@ -15,7 +16,9 @@ from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import save_grid, to_float
 from ddpm_core.datasets.packed import PackedImages
 from ddpm_core.datasets.toy_cars import ATTRIBUTES, draw_toy_cars
+from ddpm_core.diffusion import add_noise
 from ddpm_core.latent import (
+    LatentImages,
     LatentScaler,
     Perceptual,
     autoencoder_loss,
@@ -23,8 +26,9 @@ from ddpm_core.latent import (
     lpips_distance,
     perceptual_distance,
 )
+from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.neighbours.classifier import load_classifier
-from ddpm_core.neighbours.vae import VAE, VAEConfig, with_decoder_blocks
+from ddpm_core.neighbours.vae import VAE, Encoding, VAEConfig, with_decoder_blocks
 from ddpm_core.options import one_of
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
@@ -72,6 +76,43 @@ PERCEPTUAL = {
 }
 
 
+class Finishing(nn.Module):
+    """An autoencoder whose decoder sees what a diffusion model makes of noised latents.
+
+    `forward(x, generator)`, as `VAE.forward`: latents of x are noised to a random t in
+    0..t_end and denoised by one call, which blurs them; at t = 0 they stay as they are.
+    With these the decoder learns to finish what is left at t_end. Raises ValueError for
+    a model of other latents. Chapter 14.
+    """
+
+    def __init__(self, latent: LatentScaler, model: DiffusionModel, t_end: int):
+        super().__init__()
+        if model.shape != latent.shape:
+            raise ValueError(
+                f"latents of shape {latent.shape} are finished after a model that "
+                f"draws them, got one that draws {model.shape}"
+            )
+        self.latent, self.t_end = latent, t_end
+        self.schedule, self.denoise = model.schedule, model.denoiser()
+
+    def forward(self, x: Images, generator: torch.Generator) -> tuple[Images, Encoding]:
+        latent = self.latent
+        z = self.blurred(latent.encode(x), generator)
+        encoding = latent.autoencoder.encode(x)
+        return latent.autoencoder.decode(latent.unscaled(z)), encoding
+
+    @torch.no_grad()
+    def blurred(
+        self, z: LatentImages, generator: torch.Generator, least: int = 0
+    ) -> LatentImages:
+        """Noise each latent to its own t in least..t_end, and denoise it."""
+        t = torch.randint(least, self.t_end + 1, (len(z),), generator=generator)
+        noise = torch.randn(z.shape, generator=generator)
+        z_t = add_noise(self.schedule, z, t, noise)
+        untouched = (t == 0).view(-1, 1, 1, 1)
+        return torch.where(untouched, z, self.denoise(z_t, t.clamp(min=1)))
+
+
 def measure(latent: LatentScaler, images: Images, toy_cars: bool) -> dict[str, object]:
     """What is left of images that it was not trained on, after the way there and back.
 
@@ -116,6 +157,21 @@ def photo_distances(latent: LatentScaler, images: Images) -> dict[str, object]:
         "floor": round(metrics.frechet_distance(real, other), 2),
         "rebuilt floor": round(metrics.frechet_distance(real, other_left), 2),
     }
+
+
+def finished_distance(finishing: Finishing, images: Images) -> dict[str, object]:
+    """As the 'rebuilt floor' of `photo_distances`, but noised to t_end and denoised."""
+    ruler, latent, n = imagenet_extractor(), finishing.latent, len(images) // 2
+    first, second = images[:n], images[n : 2 * n]
+    generator = torch.Generator().manual_seed(0)
+    z = torch.cat(
+        [
+            finishing.blurred(part, generator, least=finishing.t_end)
+            for part in latent.encode(second).split(128)
+        ]
+    )
+    real, finished = ruler.features(first), ruler.features(latent.decode(z))
+    return {"finished floor": round(metrics.frechet_distance(real, finished), 2)}
 
 
 def main(
@@ -180,6 +236,15 @@ def main(
     encoder: Annotated[
         str, typer.Option(help="learned, or resized: half the side, not trained")
     ] = "learned",
+    finishes: Annotated[
+        str,
+        typer.Option(
+            help="diffusion model of these latents, whose last steps the decoder takes"
+        ),
+    ] = "",
+    t_end: Annotated[
+        int, typer.Option(help="timestep from which it takes them", min=0, max=1000)
+    ] = 0,
 ) -> None:
     """Train a KL autoencoder, measure it, write its weights and card."""
     options = dict(locals())
@@ -188,6 +253,8 @@ def main(
         raise typer.BadParameter(f"choose {', '.join(PERCEPTUAL)} or none")
     if adversarial and perceptual != "efficientnet":
         raise typer.BadParameter("a critic needs --perceptual efficientnet")
+    if bool(finishes) != bool(t_end) or (finishes and not refine):
+        raise typer.BadParameter("--finishes, --t-end and --refine belong together")
     with written_folder(out, names=FILES) as new:
         torch.manual_seed(seed)
         images, unseen = load_images(data, size, cars, test, seed)
@@ -207,13 +274,18 @@ def main(
             critic = {"adversarial": adversarial, "start": adversarial_start}
             distance = PERCEPTUAL[perceptual](**(critic if adversarial else {}))
         generator = torch.Generator().manual_seed(seed)
+        seen = net
+        if refine:
+            latent.autoencoder = net
+        if finishes:
+            seen = Finishing(latent, load_model(finishes), t_end)
 
-        def loss(net: VAE, x: Images):
+        def loss(_: VAE, x: Images):
             if mirrored:
                 chosen = torch.rand(len(x), 1, 1, 1, generator=generator) < mirrored
                 x = torch.where(chosen, x.flip(-1), x)
             return autoencoder_loss(
-                net,
+                seen,
                 x.contiguous(memory_format=torch.channels_last),
                 kl_weight=kl_weight,
                 perceptual=distance,
@@ -236,9 +308,7 @@ def main(
             if done.step % 20 == 0:
                 bar.set_postfix(loss=f"{done.loss.item():.4f}")
         seconds = round(time.perf_counter() - start)
-        if refine:
-            latent.autoencoder = net
-        else:
+        if not refine:
             latent = LatentScaler(net).fit(to_float(images[:5000]))
         latent.eval()
         latent.requires_grad_(False).half().float()  # from here on as it is stored
@@ -248,6 +318,7 @@ def main(
             "config": net.config.to_dict(),
             "parameters": sum(p.numel() for p in net.parameters()),
             "commands": [*earlier, command_line("train-autoencoder", options)],
+            **({"t_end": t_end} if t_end else {}),
             "seed": seed,
             "data": data,
             "images": len(images),
@@ -258,6 +329,8 @@ def main(
         }
         if perceptual == "efficientnet":
             card["measured"] |= photo_distances(latent, unseen)
+            if finishes:
+                card["measured"] |= finished_distance(seen, unseen)
         save_weights(new, latent.state_dict(), card)
         first, half = unseen[:SHOWN], SHOWN // 2
         left = latent.decode(latent.encode(first))
