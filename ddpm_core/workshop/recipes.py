@@ -267,7 +267,7 @@ def read(out: Path) -> list[dict]:
 def add(out: Path, row: dict) -> None:
     """Add a row to the table, which other processes may do meanwhile.
 
-    Whoever is killed leaves the table as it was, or with the row.
+    A process that is killed leaves the table as it was, or with the row.
     """
     path = out / "results.json"
     for left in reversed(range(ATTEMPTS)):
