@@ -47,6 +47,18 @@ def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
     capstone.main("toy-cars-32", run=folder, out=out, **SMALL)  # nothing left to train
     assert capstone.load_results("small")["marks"] == again
 
+    table = tmp_path / "calls.json"
+    monkeypatch.setattr(capstone, "FEW", 3)
+    capstone.measure_calls(str(folder), table, "3,4", n=32, features="classifier")
+    rows = json.loads(table.read_text())["rows"]
+    assert [(row["sampler"], row["calls"]) for row in rows] == [
+        ("ddim", 3),
+        ("dpm-solver++", 3),
+        ("ddim", 4),  # above FEW, DDIM alone
+    ]
+    with pytest.raises(ValueError, match="--counts takes numbers in 1..1000"):
+        capstone.measure_calls(str(folder), table, "0", n=32)
+
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if "cars64" in name])
 def test_presets_for_photos_hold_out_what_they_are_measured_on(name):

@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypedDict, Unpack
@@ -33,9 +33,11 @@ from ddpm_core.types import Images
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.estimate import forward_flop
 from ddpm_core.workshop.folder import read_log, write_object
+from ddpm_core.workshop.opened import open_model, trained_as
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
 from ddpm_core.workshop.presets import Preset, preset
 from ddpm_core.workshop.run import Run
+from ddpm_core.workshop.tables import table_writer
 
 SHOWN = 64  # samples in the picture
 AUDITED = 16  # samples above their nearest training image
@@ -253,9 +255,38 @@ def main(
     found["loss by epoch"] = loss_by_epoch(training)
     found["table"] = []
     save_pictures(training, out, t_end)
+    for row in by_calls(training.model, referee, counts, t_end):
+        found["table"].append(row)
+        print(row, flush=True)
+        write_object(out / "results.json", found)
+
+
+def by_calls(
+    model: DiffusionModel, referee: Judge, counts: Sequence[int], t_end: int | None
+) -> Iterator[dict]:
+    """Yield a row for each number of network calls, and each sampler at few calls."""
     for count in counts:
         for sampler in COMPARED if count <= FEW else ("ddim",):
             how = {"sampler": sampler, "calls": count, "t_end": t_end}
-            found["table"].append(referee.score(quick(training.model), **how))
-            print(found["table"][-1], flush=True)
-            write_object(out / "results.json", found)
+            yield referee.score(quick(model), **how)
+
+
+def measure_calls(
+    name: Annotated[str, typer.Argument(help="shipped weights, a folder, or a run")],
+    out: Annotated[Path, typer.Option(help="JSON file to write")],
+    counts: Annotated[str, typer.Option(help="network calls")] = "10,20,50",
+    n: Annotated[
+        int, typer.Option(min=16, max=1_000_000, help="samples, and photos")
+    ] = 1024,
+    features: Annotated[str, typer.Option(help="imagenet or inception")] = "imagenet",
+) -> None:
+    """Measure a model of photos at several numbers of network calls."""
+    model, trained = open_model(name), trained_as(name)
+    calls = numbers("counts", counts, int, 1, model.schedule.T)
+    check_calls(model.config, calls, model.t_end)
+    one_of("features", features, evaluation.EXTRACTORS)
+    options = {"out": out, "counts": counts, "n": n, "features": features}
+    with table_writer(shlex.join(["measure-calls", name]), options) as write:
+        real = evaluation.real_images(trained.data, trained, n, trained.seed + 1)
+        referee = Judge(evaluation.extractor(features), *real, trained.data)
+        write(by_calls(model, referee, calls, model.t_end), {"model": name})

@@ -85,6 +85,14 @@ COMMANDS = {
         "autoguidance:main",
         "Measure a model that leads away from a worse one; write the table.",
     ),
+    "measure-where-lost": Command(
+        "where_lost:main",
+        "Measure photos that a model denoises from several timesteps.",
+    ),
+    "measure-calls": Command(
+        "capstone:measure_calls",
+        "Measure a model of photos at several numbers of network calls.",
+    ),
     "measure-wordings": Command(
         "free_wording:main",
         "Measure what text models make of prompts in free wording; write the table.",

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_core.datasets.atomic import written_file
 from ddpm_core.datasets.images import save_grid
+from ddpm_core.latent import load_latent
 from ddpm_core.options import one_of
 from ddpm_core.types import Features, Images
 from ddpm_core.values import check_number
@@ -227,14 +228,18 @@ def judge(
 
 
 def measured(
-    name: str, folder: Path, out: Path, walk: dict[str, int], n: int
+    name: str, folder: Path, out: Path, n: int, calls: int, t_end: int | None
 ) -> Iterator[dict]:
     """Measure a row that is trained, unless it was; write and yield what is found.
 
-    `walk`: calls and t_end.
+    A `t_end` of None is that of the row's decoder.
     """
     recipe, minutes = RECIPES[name], float(folder.name.split("-")[-2])
     chosen = RunFolder(folder).preset()
+    if t_end is None:
+        latent = chosen.model.latent
+        t_end = load_latent(latent).t_end if latent else 0
+    walk = {"calls": calls, "t_end": t_end}
     key = {"row": name, "minutes": minutes, "seed": chosen.seed, "n": n} | walk
     rows = read(out)
     if any(key.items() <= row.items() for row in rows):
@@ -302,8 +307,12 @@ def main(
     ] = 1024,
     calls: Annotated[int, typer.Option(min=1, help="network calls a sample")] = 20,
     t_ends: Annotated[
-        str, typer.Option(help="times from which the last call is; each is measured")
-    ] = "0",
+        str,
+        typer.Option(
+            help="times from which the last call is, each of them measured; left out: "
+            "the decoder's own"
+        ),
+    ] = "",
     data: Annotated[
         str, typer.Option(help="folder of the photos, if not the preset's")
     ] = "",
@@ -315,15 +324,13 @@ def main(
     if only:
         one_of("half of the work", only, ONLY)
     more = {"data": data} if data else {}
-    seeds, t_ends = (
-        numbers("seeds", seeds, int, *SEEDS),
-        numbers("t-ends", t_ends, int, 0, 10**6),
-    )
-    for name, t_end in product(names or RECIPES, t_ends):
-        check_calls(RECIPES[name].preset(0, **more).model, [calls], t_end)
+    each = numbers("seeds", seeds, int, *SEEDS)
+    ends = numbers("t-ends", t_ends, int, 0, 10**6) if t_ends else [None]
+    for name, t_end in product(names or RECIPES, ends):
+        check_calls(RECIPES[name].preset(0, **more).model, [calls], t_end or 0)
     read(out)
     out.mkdir(parents=True, exist_ok=True)
-    for seed, name in product(seeds, names or RECIPES):
+    for seed, name in product(each, names or RECIPES):
         recipe, folder = RECIPES[name], runs / f"{name}-{minutes:g}-{seed}"
         chosen = recipe.preset(seed, **more)
         if only != "train":  # what it lacks is missed before it has trained
@@ -331,7 +338,6 @@ def main(
         if only != "measure":
             train(recipe, chosen, folder, minutes)
         if only != "train":
-            for t_end in t_ends:
-                walk = {"calls": calls, "t_end": t_end}
-                for row in measured(name, folder, out, walk, n):
+            for t_end in ends:
+                for row in measured(name, folder, out, n, calls, t_end):
                     print(row, flush=True)

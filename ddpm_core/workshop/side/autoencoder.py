@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ddpm_core import metrics
+from ddpm_core.checking import check_count
 from ddpm_core.datasets.atomic import written_folder
 from ddpm_core.datasets.images import save_grid, to_float
 from ddpm_core.datasets.packed import PackedImages
@@ -31,7 +32,7 @@ from ddpm_core.neighbours.classifier import load_classifier
 from ddpm_core.neighbours.vae import VAE, Encoding, VAEConfig, with_decoder_blocks
 from ddpm_core.options import one_of
 from ddpm_core.training import shuffled, train, warmup_cosine
-from ddpm_core.types import Images
+from ddpm_core.types import Images, Times
 from ddpm_core.weights import command_line, hardware, read_card, save_weights
 from ddpm_core.workshop.cards import FILES, card_text
 from ddpm_core.workshop.evaluation import imagenet_extractor
@@ -80,9 +81,10 @@ class Finishing(nn.Module):
     """An autoencoder whose decoder sees what a diffusion model makes of noised latents.
 
     `forward(x, generator)`, as `VAE.forward`: latents of x are noised to a random t in
-    0..t_end and denoised by one call, which blurs them; at t = 0 they stay as they are.
-    With these the decoder learns to finish what is left at t_end. Raises ValueError for
-    a model of other latents. Chapter 14.
+    0..2 t_end and denoised by one call, which blurs them; at t = 0 they stay as they
+    are. With these the decoder learns to finish what is left at t_end, and more: what a
+    model draws has less detail than what it leaves of a photo. Raises ValueError for a
+    model of other latents, and for a t_end beyond half of its T. Chapter 14.
     """
 
     def __init__(self, latent: LatentScaler, model: DiffusionModel, t_end: int):
@@ -92,6 +94,7 @@ class Finishing(nn.Module):
                 f"latents of shape {latent.shape} are finished after a model that "
                 f"draws them, got one that draws {model.shape}"
             )
+        check_count("t_end", t_end, 1, model.schedule.T // 2)
         self.latent, self.t_end = latent, t_end
         self.schedule, self.denoise = model.schedule, model.denoiser()
 
@@ -102,11 +105,16 @@ class Finishing(nn.Module):
         return latent.autoencoder.decode(latent.unscaled(z)), encoding
 
     @torch.no_grad()
-    def blurred(
-        self, z: LatentImages, generator: torch.Generator, least: int = 0
+    def blurred(self, z: LatentImages, generator: torch.Generator) -> LatentImages:
+        """Noise each latent to its own t in 0..2 t_end, and denoise it."""
+        t = torch.randint(2 * self.t_end + 1, (len(z),), generator=generator)
+        return self.denoised(z, t, generator)
+
+    @torch.no_grad()
+    def denoised(
+        self, z: LatentImages, t: Times, generator: torch.Generator
     ) -> LatentImages:
-        """Noise each latent to its own t in least..t_end, and denoise it."""
-        t = torch.randint(least, self.t_end + 1, (len(z),), generator=generator)
+        """Noise each latent to its t, and denoise it by one call."""
         noise = torch.randn(z.shape, generator=generator)
         z_t = add_noise(self.schedule, z, t, noise)
         untouched = (t == 0).view(-1, 1, 1, 1)
@@ -162,11 +170,12 @@ def photo_distances(latent: LatentScaler, images: Images) -> dict[str, object]:
 def finished_distance(finishing: Finishing, images: Images) -> dict[str, object]:
     """As the 'rebuilt floor' of `photo_distances`, but noised to t_end and denoised."""
     ruler, latent, n = imagenet_extractor(), finishing.latent, len(images) // 2
+    t_end = finishing.t_end
     first, second = images[:n], images[n : 2 * n]
     generator = torch.Generator().manual_seed(0)
     z = torch.cat(
         [
-            finishing.blurred(part, generator, least=finishing.t_end)
+            finishing.denoised(part, torch.full((len(part),), t_end), generator)
             for part in latent.encode(second).split(128)
         ]
     )
@@ -243,7 +252,7 @@ def main(
         ),
     ] = "",
     t_end: Annotated[
-        int, typer.Option(help="timestep from which it takes them", min=0, max=1000)
+        int, typer.Option(help="timestep from which it takes them", min=0, max=100_000)
     ] = 0,
 ) -> None:
     """Train a KL autoencoder, measure it, write its weights and card."""
