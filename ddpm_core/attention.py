@@ -98,7 +98,7 @@ def _check_words(cond: Condition | None) -> None:
 
 
 class NoCrossAttention(nn.Module):
-    """In its place where there are no words to read."""
+    """Stands in for `CrossAttention` where there are no words to read."""
 
     def forward(self, x: FeatureMap, cond: Condition | None) -> FeatureMap:
         return x

@@ -1,7 +1,7 @@
-"""What public functions accept: each check raises one line with the value it got.
+"""Checks of what public functions are given; each error names the value it got.
 
-Shapes and types are known without waiting for a device, so these checks may stand in a
-training step. Values of tensors are checked on the CPU alone.
+Shapes and types are known without waiting for a device, so these checks are cheap
+enough for a training step. Values of tensors are checked on the CPU only.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ __all__ = [
 def check_floating(name: str, x: object, shape: str = "(b, ...)") -> None:
     """Raise unless x is a tensor of real numbers with the axes of `shape`.
 
-    `shape` is words for the reader, such as "(b, c, h, w)"; "..." stands for any axes.
-    TypeError for no tensor and for integers, ValueError for other axes.
+    `shape` is text for the reader, such as "(b, c, h, w)"; "..." stands for any axes.
+    TypeError for integers and for anything but a tensor, ValueError for other axes.
     """
     _check_tensor(name, x)
     if not x.is_floating_point():
@@ -59,7 +59,7 @@ def check_shape(name: str, x: Tensor, shape: Sequence, of: str = "") -> None:
 def check_output(name: str, output: object, like: Tensor, of: str) -> None:
     """Raise unless a function returned floats of the shape of what it was given.
 
-    So that a network of 1 channel is not compared with 3 by broadcasting.
+    Otherwise broadcasting would compare a network's 1 channel with 3.
     """
     if not isinstance(output, Tensor) or not output.is_floating_point():
         got = output.dtype if isinstance(output, Tensor) else type(output).__name__

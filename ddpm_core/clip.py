@@ -106,7 +106,7 @@ class TextTower(nn.Module):
 
 
 class CLIP(nn.Module):
-    """Two towers that map images and captions to unit vectors, alike where they fit.
+    """Two towers that map images and captions to unit vectors, close where they match.
 
     Radford et al. 2021, figure 3. Chapter 10.
     """
@@ -150,7 +150,7 @@ class CLIP(nn.Module):
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Condition:
-        """What a U-Net is told of these captions; raises as `Tokenizer` does."""
+        """The condition of a U-Net for these captions; raises as `Tokenizer` does."""
         return self.text(self.tokenizer(captions).to(self.log_scale.device))
 
 

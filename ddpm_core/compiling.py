@@ -14,10 +14,10 @@ FUSED = {
 
 
 def compiled(net: nn.Module, *, graphs: bool = False) -> nn.Module:
-    """Compile a network, which takes minutes where it is large, at its first call.
+    """Compile a network at its first call, which takes minutes for a large one.
 
-    `graphs` launches its kernels as CUDA graphs; what it returned is then overwritten
-    at the next call. Chapter 14.
+    `graphs` launches its kernels as CUDA graphs; the next call then overwrites what the
+    last one returned. Chapter 14.
     """
     return torch.compile(net, options={**FUSED, "triton.cudagraphs": graphs})
 
@@ -25,9 +25,9 @@ def compiled(net: nn.Module, *, graphs: bool = False) -> nn.Module:
 class GroupNorm(nn.GroupNorm):
     """Group normalisation, Wu and He 2018, which compiles well on a GPU. Chapter 06.
 
-    (b, c, h, w) -> the same. There the compiler's own makes copies in fp32 of which the
-    positions of a channel lie together, where convolutions want the channels of a
-    position to.
+    (b, c, h, w) -> the same. There, the compiler's own version makes copies in fp32
+    that keep the positions of a channel together, while convolutions want the channels
+    of a position together.
     """
 
     def forward(self, x: FeatureMap) -> FeatureMap:
@@ -37,10 +37,10 @@ class GroupNorm(nn.GroupNorm):
 
 
 def normalised_by_channel(norm: nn.GroupNorm, x: FeatureMap) -> FeatureMap:
-    """Normalise as `norm` does, by a factor and a summand for each channel.
+    """Normalise as `norm` does, by a factor and an offset for each channel.
 
     Both come from the mean and the mean square of each channel, whose sums run over
-    positions alone, in fp32. Chapter 14.
+    positions only, in fp32. Chapter 14.
     """
     wide, size = x.float(), x.shape[1] // norm.num_groups
     mean, mean_square = (

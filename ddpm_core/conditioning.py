@@ -60,7 +60,7 @@ def guided_together(both: Denoise, scale: float) -> Denoise:
 def join(first: Condition, second: Condition) -> Condition:
     """Put the condition of one batch behind that of another.
 
-    Raises ValueError where one has a part, such as words, that the other has not.
+    Raises ValueError where one has a part, such as words, that the other lacks.
     """
     for name, a, b in zip(Condition._fields, first, second, strict=True):
         if (a is None) != (b is None):
@@ -72,14 +72,14 @@ def join(first: Condition, second: Condition) -> Condition:
 def dropped(
     conditions: Tensor, empty: Tensor, share: float, generator: torch.Generator
 ) -> Tensor:
-    """Replace a `share` of the conditions, each sample for itself, by the `empty` one.
+    """Replace a `share` of the conditions, drawn at random, by the `empty` one.
 
     `conditions` (b, ...) are what conditions are made of: classes or rows of tokens. So
     one network learns with and without a condition, Ho and Salimans 2022, algorithm 1.
     Raises ValueError for a fraction outside [0, 1], and for an `empty` that is not one
     condition. Chapter 10.
     """
-    check_number("the share that is dropped", share, 0, 1)
+    check_number("the fraction that is dropped", share, 0, 1)
     one = tuple(conditions.shape[1:])
     if tuple(empty.shape) not in ((), one, (1, *one)):
         raise ValueError(
@@ -92,7 +92,7 @@ def dropped(
 
 
 class ClassEmbedding(nn.Module):
-    """A learnt vector for each class, and one more, number `empty`, for no class.
+    """A learned vector for each class, and one more, number `empty`, for no class.
 
     Classes (b,) in 0..classes -> a condition of `width` numbers and no words. Raises
     ValueError for a class outside (on a GPU the look-up does). Chapter 10.

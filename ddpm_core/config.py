@@ -1,6 +1,6 @@
 """What a trained model is: its images, its process, its network. Chapter 07.
 
-How it was trained is another thing: `workshop.presets`.
+How it was trained is in `workshop.presets`.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ SHARED = ("image_channels", "pooled", "context")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that it takes to use a trained model, but for its weights.
+    """Everything needed to use a trained model, except its weights.
 
     It is saved as JSON beside them. Raises ValueError for values that do not fit
     together. Chapter 07.

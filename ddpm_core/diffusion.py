@@ -19,7 +19,7 @@ from ddpm_core.types import Denoise, PerSample, Samples, Times
 
 
 def add_noise(schedule: Schedule, x0: Samples, t: Times, eps: Samples) -> Samples:
-    """Noise clean samples to time t in one go: `x_t = a x0 + s eps`.
+    """Noise clean samples to timestep t in one go: `x_t = a x0 + s eps`.
 
     `a = sqrt(alpha_bar_t)`, `s = sqrt(1 - alpha_bar_t)`, Ho et al. 2020, eq. (4). `x0`,
     `eps`: (b, ...), floating; `t`: (b,) in 0..T, where 0 returns x0. Raises ValueError

@@ -124,14 +124,14 @@ class LatentScaler(nn.Module):
 
     @property
     def in_range(self) -> bool:
-        """Are latents small images, with values in [-1, 1]?"""
+        """Whether latents are small images, with values in [-1, 1]."""
         return self.autoencoder.config.resized
 
     def fit(self, images: Images) -> "LatentScaler":
         """Measure the latents of these images; return itself.
 
         Latents that are small images stay as they are. Raises ValueError for a channel
-        that says nothing.
+        that never changes.
         """
         if self.in_range:
             return self

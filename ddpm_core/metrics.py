@@ -32,7 +32,7 @@ CHUNK = 1024
 
 
 class PrecisionRecall(NamedTuple):
-    """Two shares, 0..1: of the fake that look real, of the real that can be made."""
+    """Two fractions, 0..1: of the fake that look real, of the real that can be made."""
 
     precision: float
     recall: float
@@ -107,10 +107,10 @@ def kernel_distance(real: Real, fake: Fake, *, degree: int = 3) -> float:
 
 
 def precision_recall(real: Real, fake: Fake, *, k: int = 3) -> PrecisionRecall:
-    """Return the share of fake among the real, and of real among the fake.
+    """Return the fraction of fake among the real, and of real among the fake.
 
     Around each point of a set lies a ball that reaches its k-th neighbour in that set;
-    precision is the share of fake in any ball of the real, recall the share of real in
+    precision is the fraction of fake in any ball of the real, recall that of real in
     any ball of the fake. Kynkaanniemi et al. 2019, eqs. (1) and (2). Blind to how much
     lies where, and an outlier's large ball flatters both. Raises ValueError as
     `frechet_distance`, and unless `1 <= k < n`, m. Chapter 04.
@@ -193,7 +193,7 @@ def texture(images: Images) -> float:
 def attribute_accuracy(
     predicted: Int[Tensor, "n a"], wanted: Int[Tensor, "n a"]
 ) -> Float[Tensor, " a"]:
-    """Return, for each of the a attributes, the share of images that have it right.
+    """Return, for each of the a attributes, the fraction of images that have it right.
 
     In 0..1, and as good as the classifier that predicts, no better: state its accuracy
     on real images beside it. Raises ValueError for unequal shapes or no image.
@@ -212,7 +212,7 @@ def attribute_accuracy(
 def attribute_histogram(values: Int[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
     """Count how often each value 0..count-1 of one attribute occurs: which are missing?
 
-    Divided by n these are shares. Says nothing about variety within a value. Raises
+    Divided by n these are fractions. Says nothing about variety within a value. Raises
     ValueError for values outside 0..count-1. Chapter 04.
     """
     check_integers("values", values, "(n,)")

@@ -1,7 +1,7 @@
 """Data whose perfect denoiser is a formula, so that no network is to blame. Chapter 08.
 
-What a network is trained to say is E[x0 | x_t]. For round Gaussians, and for a finite
-set of points, it can be written down.
+A network is trained to return E[x0 | x_t]. For round Gaussians, and for a finite set of
+points, it can be written down.
 """
 
 from math import pi
@@ -75,7 +75,7 @@ class GaussianMixture(NamedTuple):
         """Return (x_t, t) -> E[x0 | x_t], exactly. Chapter 08.
 
         `sum_k r_k (m_k + a s_k^2 / v_k (x_t - a m_k))` with `v_k = a^2 s_k^2 + 1 - a^2`
-        and `a^2 = ab_t`; r_k, by Bayes' rule, is the share of component k in q(x_t).
+        and `a^2 = ab_t`; r_k, by Bayes' rule, is the weight of component k in q(x_t).
         Raises ValueError for numbers that are no mixture and x_t of another width.
         """
         self.check()
@@ -129,9 +129,9 @@ def ideal_denoiser(data: Samples, schedule: Schedule) -> Denoise:
     """Return (x_t, t) -> E[x0 | x_t] if x0 is one of `data`, each equally likely.
 
     `sum_i w_i x_i`, w_i in proportion to `N(x_t; a x_i, 1 - a^2)`, `a^2 = ab_t`: Karras
-    et al. 2022, appendix B.3. No network has a lower loss on `data`, and what is
-    sampled with it are copies of them. `t` lies in 1..T. Raises ValueError for no data,
-    and for x_t or (on the CPU) t that do not fit. Chapter 07.
+    et al. 2022, appendix B.3. No network has a lower loss on `data`, and samples drawn
+    with it are copies of them. `t` lies in 1..T. Raises ValueError for no data, and for
+    x_t or (on the CPU) t that do not fit. Chapter 07.
     """
     check_floating("data", data)
     if not data.numel():

@@ -1,8 +1,8 @@
-"""A published CLIP's text tower in the place of the small one. Chapter 10.
+"""The text tower of a published CLIP, in place of the small one. Chapter 10.
 
 For models that are trained on real photos with captions, or class names as captions,
-where the words of the toy cars do not reach. It comes from the package
-`open_clip_torch`, and its weights, once, from the network.
+for which the words of the toy cars are not enough. It comes from the package
+`open_clip_torch`, which downloads the weights once.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class PublishedCLIP(nn.Module):
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Condition:
-        """What a U-Net is told of these captions.
+        """The condition of a U-Net for these captions.
 
         Raises ValueError for a caption of more tokens than the tower takes; any word is
         known, cut into pieces if need be.
@@ -64,8 +64,8 @@ class PublishedCLIP(nn.Module):
 def load_published_clip(name: str, device: str | torch.device = "cpu") -> PublishedCLIP:
     """Load the text tower that `name` says, such as open_clip:ViT-B-32/openai.
 
-    The first time it fetches the weights. Raises RuntimeError where the package or the
-    weights cannot be had, ValueError for a name that is not known.
+    The first time it fetches the weights. Raises RuntimeError if the package or the
+    weights cannot be obtained, ValueError for a name that is not known.
     """
     try:
         import open_clip

@@ -55,7 +55,7 @@ def sample(
     *,
     generator: Noise = None,
 ) -> Iterator[State]:
-    """Walk from x_T down the times to 0 and yield the state at each of them.
+    """Step from x_T down the times to 0 and yield the state at each of them.
 
     `times` fall strictly and end at 0, as `spaced_times` gives them; the first state
     holds x_T, the last the finished samples. `denoise` is called len(times) - 1 times.
@@ -87,7 +87,7 @@ def _walk(
 def noise_like(x: Samples, generator: Noise = None) -> Samples:
     """Draw noise of the shape of x, on its device, from one generator or from many.
 
-    Raises ValueError for a sequence of generators that has not one for each sample.
+    Raises ValueError for a sequence that does not have one generator for each sample.
     """
     if generator is None or isinstance(generator, torch.Generator):
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
@@ -115,9 +115,9 @@ def followed_variance(
     """Return the variance of the samples of one number, exactly, without drawing any.
 
     Where a step multiplies x by g and adds h times the noise, the variance v becomes
-    `g^2 v + h^2`. So it is with the denoiser of a Gaussian around 0 (`mixtures.blobs`).
-    `start` is the variance at the first of the times, which fall and need not end at 0.
-    Chapter 08.
+    `g^2 v + h^2`. This holds for the denoiser of a Gaussian around 0
+    (`mixtures.blobs`). `start` is the variance at the first of the times, which fall
+    and need not end at 0. Chapter 08.
     """
     check_number("start", start, 0)
     _check_times_fall(times, to_zero=False)
@@ -134,10 +134,11 @@ def followed_variance(
 def spaced_times(T: int, steps: int, t_end: int = 0) -> list[int]:
     """Return steps + 1 integers from T down to 0, as evenly spaced as integers allow.
 
-    Both ends are met, as Lin et al. 2024, section 3.3, ask. With `t_end` above 0 the
-    spaced times end there, and the last step goes to 0 at once: for a network that is
-    not to be trusted where there is hardly any noise. Raises ValueError unless
-    1 <= steps <= T and, with `t_end`, 2 <= steps <= T - t_end + 1. Chapters 09 and 14.
+    Both ends are included, as Lin et al. 2024, section 3.3, recommend. With `t_end`
+    above 0 the spaced times end there, and the last step goes to 0 at once: for a
+    network that cannot be trusted where there is hardly any noise. Raises ValueError
+    unless 1 <= steps <= T and, with `t_end`, 2 <= steps <= T - t_end + 1. Chapters 09
+    and 14.
     """
     for name, value in (("T", T), ("steps", steps), ("t_end", t_end)):
         check_count(name, value, low=-inf)

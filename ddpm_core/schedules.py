@@ -1,6 +1,7 @@
-"""Noise schedules: how much of the signal is left at each time. Chapter 05.
+"""Noise schedules: how much of the signal is left at each timestep. Chapter 05.
 
-A schedule is one tensor, `alpha_bar[t]` for `t = 0..T`. All else is derived from it.
+A schedule is one tensor, `alpha_bar[t]` for `t = 0..T`. Everything else is derived from
+it.
 """
 
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Schedule:
         """Build the schedule whose forward steps have the variances beta_1..beta_T.
 
         `alpha_bar_t = prod_{i=1..t} (1 - beta_i)`, Ho et al. 2020, eq. (4). Each beta
-        lies in (0, 1]; 1 is allowed at T alone. Chapter 05.
+        lies in (0, 1]; 1 is allowed only at T. Chapter 05.
         """
         check_floating("beta", beta, "(T,)")
         if not ((beta > 0) & (beta <= 1)).all():
@@ -79,7 +80,7 @@ class Schedule:
 
     @cached_property
     def alpha(self) -> Curve:
-        """`alpha_t = 1 - beta_t`, the share of the variance that step t keeps."""
+        """`alpha_t = 1 - beta_t`, the fraction of the variance that step t keeps."""
         ab = self.alpha_bar
         return torch.cat([ab[:1], ab[1:] / ab[:-1]])
 
@@ -151,7 +152,7 @@ class Schedule:
     def to(self, device) -> "Schedule":
         """Return the same schedule with its tensor on `device`.
 
-        Apple's GPUs know no float64: for them it stays on the CPU, and so do look-ups.
+        Apple's GPUs have no float64: for them it stays on the CPU, and so do look-ups.
         """
         if torch.device(device).type == "mps":
             return self
@@ -219,7 +220,8 @@ def flow_schedule(T: int) -> Schedule:
 
     `alpha_bar_t = (1 - l)^2 / ((1 - l)^2 + l^2)`: the path of flow matching, Lipman et
     al. 2023, eq. (22), and of rectified flow, Liu et al. 2023, eq. (1), divided by the
-    root of what its two shares make together. It ends in pure noise. Chapter 13.
+    root of the sum of the squares of its two factors. It ends in pure noise. Chapter
+    13.
     """
     _check_length(T)
     line = torch.linspace(0, 1, T + 1, dtype=torch.float64)

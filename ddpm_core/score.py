@@ -1,4 +1,4 @@
-"""The score: what a denoiser says of the density, and steps along it. Chapter 13."""
+"""The score: what a denoiser says about the density, and steps along it. Chapter 13."""
 
 from collections.abc import Callable
 from math import log, sqrt
@@ -34,10 +34,9 @@ def make_score(denoise: Denoise, schedule: Schedule) -> Score:
 def langevin_step(x: Samples, score: Samples, size: float, noise: Samples) -> Samples:
     """Step uphill and add noise: x + size score + sqrt(2 size) noise.
 
-    Song and Ermon 2019, eq. (4), whose epsilon is 2 size. Small steps for long leave
-    any density whose score it is unchanged, and make it from any other; steps of finite
-    size leave it too wide. Raises ValueError for a size that is not above 0. Chapter
-    13.
+    Song and Ermon 2019, eq. (4), whose epsilon is 2 size. Many small steps leave the
+    density with this score unchanged, and turn any other into it; steps of finite size
+    leave it too wide. Raises ValueError for a size that is not above 0. Chapter 13.
     """
     check_number("size", size, above=0)
     for name, other in (("score", score), ("noise", noise)):
@@ -55,7 +54,7 @@ def sde_step(
     *,
     churn: float = 1.0,
 ) -> Samples:
-    """Euler's step of the equation backwards in time, with as much noise as asked.
+    """Euler's step of the equation backwards in time, with as much noise as requested.
 
     `x + B/2 (x + (1 + churn) score) + sqrt(churn B) noise`, with `B = log(ab_u /
     ab_t)`, the integral of beta from u to t: Song et al. 2021 (SDE), eqs. (6) and (13).

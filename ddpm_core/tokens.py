@@ -22,7 +22,7 @@ SPECIAL = 3  # how many numbers stand for no word
 class Tokenizer:
     """Turns captions into rows of `length` numbers, one a word of its vocabulary.
 
-    Case and punctuation do not count; the empty caption has BEGIN and END alone. Raises
+    Case and punctuation are ignored; the empty caption has only BEGIN and END. Raises
     ValueError for a vocabulary with a word twice. Chapter 10.
     """
 
@@ -31,7 +31,7 @@ class Tokenizer:
 
     def __post_init__(self):
         if len(set(self.words)) != len(self.words):
-            raise ValueError(f"a word stands twice in the vocabulary {self.words}")
+            raise ValueError(f"a word occurs twice in the vocabulary {self.words}")
 
     @classmethod
     def of(cls, captions: Iterable[str], length: int) -> "Tokenizer":

@@ -183,7 +183,7 @@ def warmup_cosine(
 def save_checkpoint(
     path: Path, step: int, net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write all that training needs to go on, whole or not at all.
+    """Write everything that training needs to continue, whole or not at all.
 
     The file is safetensors: network, averaged weights, the optimiser's moments (not
     the scale of fp16, which finds itself again within some steps), and a hash of all

@@ -14,7 +14,7 @@ Samples = Float[Tensor, "b ..."]
 """A batch of anything that diffuses: images, latents, points of the plane."""
 
 Times = Int[Tensor, " b"]
-"""One diffusion time for each sample: 1..T in training, 0 is clean."""
+"""One timestep for each sample: 1..T in training, 0 is clean."""
 
 PerSample = Float[Tensor, " b"]
 """One number for each sample: a loss, a weight."""
@@ -30,10 +30,10 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 class Condition(NamedTuple):
-    """What a network is told beside x_t and t; row i belongs to sample i. Chapter 10.
+    """What a network is given besides x_t and t; row i belongs to sample i. Chapter 10.
 
-    `pooled` says it in one vector. `states` are its words, one vector each, of which
-    those count where `mask` is true; a class has none.
+    `pooled` is all of it in one vector. `states` are its words, one vector each, of
+    which those count where `mask` is true; a class has none.
     """
 
     pooled: Float[Tensor, "b p"]

@@ -17,7 +17,7 @@ from ddpm_core.options import check, option
 from ddpm_core.types import Condition, FeatureMap, Images, Times
 
 Embedding = Float[Tensor, "b e"]
-"""What a residual block is told of the time."""
+"""The embedding of the timestep, as a residual block gets it."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class SinusoidalEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around a skip; the time embedding shifts what lies between them.
+    """Two convolutions around a skip; the embedding of t shifts what lies between them.
 
     (b, in, h, w) -> (b, out, h, w). Ho et al. 2020, appendix B. Chapter 06.
     """
@@ -241,11 +241,11 @@ class _Level:
 class UNet(nn.Module):
     """The denoising U-Net of DDPM: down, middle, up, with a skip for each block.
 
-    `forward(x, t, cond=None)`: x (b, c, h, w), t (b,) integer times, result like x. A
-    condition's vector is added to the embedding of the time, its words are read where
-    there is attention. Raises ValueError for images that do not fit the config, for a
-    condition that the network was not built for and for one that is missing. Ho et al.
-    2020, appendix B. Chapters 06 and 10.
+    `forward(x, t, cond=None)`: x (b, c, h, w), t (b,) integer timesteps, result like x.
+    A condition's vector is added to the embedding of the timestep, its words are read
+    where there is attention. Raises ValueError for images that do not fit the config,
+    for a condition that the network was not built for and for one that is missing. Ho
+    et al. 2020, appendix B. Chapters 06 and 10.
     """
 
     def __init__(self, config: UNetConfig | None = None):

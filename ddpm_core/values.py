@@ -30,7 +30,7 @@ def check_number(
 ) -> None:
     """Raise unless `value` is a finite number in low..high, or above `above`.
 
-    TypeError for what is no number, ValueError for one out of range.
+    TypeError for anything but a number, ValueError for one out of range.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")

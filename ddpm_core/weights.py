@@ -29,7 +29,7 @@ Config = TypeVar("Config")
 LARGEST = torch.finfo(torch.float16).max
 
 WEIGHTS = places.REPOSITORY
-"""Where the weights lie that ship with the book."""
+"""Where the weights are that ship with the book."""
 
 
 def fit_weights(net: nn.Module, state: dict[str, Tensor], name: object) -> None:
@@ -73,7 +73,7 @@ def load_weights(name: str | Path) -> tuple[dict[str, Tensor], dict]:
 
     Only safetensors are read, never pickles. Raises as `find_weights` does,
     FileNotFoundError for a folder without weights, and ValueError for a card that
-    cannot be read, for a file that is not what its card says, and for NaN in it.
+    cannot be read, for a file that does not match its card, and for NaN in it.
     """
     folder = find_weights(name)
     card, path = _read_card(folder / "card.json"), folder / "weights.safetensors"
@@ -99,7 +99,7 @@ def read_config(
 ) -> Config:
     """Build the configuration that a card holds; `build` is its `from_dict`.
 
-    Raises ValueError that names the card and the field which `build` refuses.
+    Raises ValueError that names the card and the field which `build` rejects.
     """
     try:
         return build(card["config"])
@@ -116,9 +116,9 @@ def read_card(name: str | Path) -> dict:
 def find_weights(name: str | Path) -> Path:
     """Return the folder of the weights of that name, or that folder itself.
 
-    What holds a slash, or is a `Path`, is a folder and never the name of weights that
-    ship, which `datasets.places` finds or fetches. Raises ValueError for a name that is
-    both, and FileNotFoundError that lists the names there are.
+    A name with a slash, and a `Path`, is always a folder, never the name of weights
+    that ship, which `datasets.places` finds or fetches. Raises ValueError for a name
+    that is both, and FileNotFoundError that lists the names there are.
     """
     is_path = isinstance(name, Path) or Path(name).name != name
     own, shipped = _weights_in(Path(name)), None

@@ -44,7 +44,7 @@ def test_unknown_words_are_named_with_the_nearest_known_ones():
         WORDS(["zzz"])
     with pytest.raises(ValueError, match="has 7 words, at most 6 fit"):
         WORDS(["a red car at night at night"])
-    with pytest.raises(ValueError, match="a word stands twice"):
+    with pytest.raises(ValueError, match="a word occurs twice"):
         Tokenizer(("a", "a"), 8)
 
 

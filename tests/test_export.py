@@ -125,7 +125,7 @@ def test_an_unfinished_run_is_not_exported(tmp_path):
     run = Run.begin(tmp_path / "run", TINY)
     rows = run.rows()
     next(rows), next(rows)
-    with pytest.raises(ValueError, match="stands at step 1 of 6: go on with --resume"):
+    with pytest.raises(ValueError, match="is at step 1 of 6: go on with --resume"):
         export(tmp_path / "run", tmp_path / "weights", n=64, steps=2)
 
 

@@ -329,7 +329,7 @@ def test_what_a_zip_may_not_hold_is_named(tmp_path, jpeg, monkeypatch):
         "../../up.jpg": "a name that leads out of the zip",
         "a/link.jpg": "a link or a device, not a regular file",
         "a/rare.jpg": "compressed in a rare way: unpack the zip",
-        "b/bomb.png": "larger than a photo: 0 MiB, and 0 MiB are read at the most",
+        "b/bomb.png": "larger than a photo: 0 MiB, and at most 0 MiB are read",
         "b/secret.jpg": "encrypted: unpack the zip with its password",
     }
     assert report.n == 2

@@ -61,7 +61,7 @@ def address(elsewhere):
 
 def test_weights_are_found_in_a_folder_of_ones_own(elsewhere, monkeypatch):
     assert places.find("far") is None
-    with pytest.raises(FileNotFoundError, match="let DDPM_WEIGHTS name a folder or"):
+    with pytest.raises(FileNotFoundError, match="set DDPM_WEIGHTS to a folder or"):
         find_weights("far")
     monkeypatch.setenv(places.PLACE, str(elsewhere))
     assert find_weights("far") == elsewhere / "far"

@@ -33,7 +33,7 @@ def check_kl_to_prior(kl_to_prior):
         "you average over the dimensions: independent dimensions add their nats",
     )
     reject(close(answer, 2 * terms.sum(1)), "a factor of one half is missing")
-    reject(close(answer, -terms.sum(1)), "the sign is turned: a KL is never negative")
+    reject(close(answer, -terms.sum(1)), "the sign is wrong: a KL is never negative")
     as_variance = (mean**2 + std - 1 - std.log()).sum(1) / 2
     reject(
         close(answer, as_variance),
@@ -189,7 +189,7 @@ def check_fixed_loss(fixed_loss):
     expect_given(answer)
     reject(
         answer.ndim == 0,
-        "one loss a sample is asked, (b,): the mean over the batch comes later",
+        "return one loss for each sample, (b,): the mean over the batch comes later",
     )
     expect_tensor(answer, (4,))
     errors = (x - x_hat).square().flatten(1)
@@ -313,7 +313,7 @@ def check_strength(strength):
         threshold = beta * variance
         reject(
             answer.dtype == torch.bool,
-            "which directions live is right to ask; return how strong they are, w^2",
+            "you return which directions live; return how strong they are, w^2",
         )
         answer = expect_tensor(answer, (4,))
         reject(
@@ -335,7 +335,7 @@ def check_strength(strength):
         )
         reject(
             close(answer, right.sqrt()),
-            f"{where} you return w: w^2 is asked",
+            f"{where} you return w; the answer is w^2",
         )
 
         def loss(w2, t=threshold):

@@ -47,8 +47,8 @@ def check_frechet_1d(frechet_1d):
         or close(result, shift + (a.var() - b.var()).abs()),
         "equation (1) compares standard deviations, not variances",
     )
-    reject(close(result, shift), "two clouds of one mean can differ in their width")
-    reject(close(result, spread), "two clouds of one width can lie apart")
+    reject(close(result, shift), "two clouds with the same mean can differ in width")
+    reject(close(result, spread), "two clouds of the same width can lie apart")
     reject(
         close(result, (a.mean() - b.mean()).abs() + (a.std() - b.std()).abs()),
         "both differences are squared before they are added",

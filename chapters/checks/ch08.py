@@ -130,7 +130,7 @@ def _check_mean(step_mean, schedule, numbers):
         )
         x0_hat = (x - s * eps) / ab[t].sqrt()
         library = ancestral_step(schedule, x, x0_hat, t, t - 1, zero)
-        expect(close(whole, library), f"at t = {t} the library's mean is another")
+        expect(close(whole, library), f"at t = {t} the library's mean is different")
 
 
 @exercise
@@ -152,11 +152,11 @@ def _check_right_variance(right_variance, schedule):
 
     reject(
         close(at(50, 0.25), beta[50], 1e-6),
-        "with s2 = 0.25 you return beta_t, which is right for s2 = 1 alone",
+        "with s2 = 0.25 you return beta_t, which is right only for s2 = 1",
     )
     reject(
         close(at(50, 0.25), tilde[49], 1e-6),
-        "with s2 = 0.25 you return beta-tilde, which is right for s2 = 0 alone",
+        "with s2 = 0.25 you return beta-tilde, which is right only for s2 = 0",
     )
     v = ab * 0.25 + 1 - ab
     reject(

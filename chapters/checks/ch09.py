@@ -288,7 +288,7 @@ def check_encode(encode):
     gain = (result * x).sum() / x.square().sum()
     reject(
         bool((result - gain * x).square().mean() > 0.1 * result.square().mean()),
-        "the same image should have one x_T, but yours comes by chance: no noise is "
+        "the same image should have one x_T, but yours is random: no noise is "
         "drawn on the way up either, the old is kept",
     )
     reject(
@@ -412,5 +412,5 @@ def check_second_order_step(second_order_step):
         solver = DPMSolverPP2M(schedule)
         solver(x, old, before, t, torch.zeros_like(x))
         library = solver(x, x0_hat, t, u, torch.zeros_like(x))
-        expect(close(result, library), f"{where} the library's step is another")
+        expect(close(result, library), f"{where} the library's step is different")
     return "DDIM where nothing moves, half a step along the line, and the library"

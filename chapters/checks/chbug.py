@@ -91,7 +91,7 @@ def _check_average(average, net, before, now, decay):
     for name, value in now.state_dict().items():
         expect(
             torch.equal(net.state_dict()[name], value),
-            "the trained network must stay as it is: change the average alone",
+            "the trained network must stay as it is: change only the average",
         )
     for name, theirs in now.named_parameters():
         mine, old = dict(average.named_parameters())[name], getattr(before, name)

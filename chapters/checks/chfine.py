@@ -46,7 +46,7 @@ def check_merge(merge):
         )
         reject(
             scale not in (0, 1) and close(merged @ x, scale * (w @ x + b @ (a @ x))),
-            "the scale multiplies the change alone, not W",
+            "the scale multiplies only the change, not W",
         )
         reject(
             scale == 1 and close(merged, b @ a), "that is the change alone: add it to W"
@@ -100,7 +100,7 @@ def check_with_prior(with_prior):
         )
         reject(
             weight == 0.3 and close(loss, weight * (new.mean() + old.mean())),
-            "the weight multiplies the old kind's loss alone",
+            "the weight multiplies only the old kind's loss",
         )
         reject(close(loss, new.sum() + weight * old.sum()), "means, not sums")
         expect(close(loss, new.mean() + weight * old.mean()), "that is not eq. (2)")

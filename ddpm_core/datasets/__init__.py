@@ -32,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch for what needs it alone: it takes seconds, and photos need none."""
+    """Import torch only for what needs it: it takes seconds, and photos need none."""
     if name not in ("check_images", "to_float", "to_uint8"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ddpm_core.datasets import images

@@ -1,7 +1,7 @@
-"""How a command writes its results: beside their place, then renamed into it.
+"""How a command writes its results: under a temporary name, which is then changed.
 
-Whenever a writer is killed, its readers find the old result or the new one, never a
-part. A result has one writer at a time.
+Whenever a writer is killed, readers find the old result or the new one, never a part. A
+result has one writer at a time.
 """
 
 import errno
@@ -23,11 +23,11 @@ LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # what file managers leave
 
 @contextmanager
 def written_file(path: str | Path) -> Iterator[Path]:
-    """Give the path of a new file, which becomes `path` when all has gone well.
+    """Yield the path of a new file, which becomes `path` if all goes well.
 
     It has the ending of `path`, so that libraries know the format. Enter before the
-    work begins: whatever forbids the file is raised at once, as an OSError of one line.
-    Anything raised inside leaves `path` as it was.
+    work begins: whatever prevents the file is raised at once, as an OSError of one
+    line. Anything raised inside leaves `path` as it was.
     """
     path = Path(path).resolve()
     if path.is_dir():
@@ -55,7 +55,7 @@ def written_folder(
     names: Collection[str],
     is_ours: Callable[[Path], bool] = lambda folder: True,
 ) -> Iterator[Path]:
-    """Give an empty folder to fill, which becomes `path` when all has gone well.
+    """Yield an empty folder to fill, which becomes `path` if all goes well.
 
     `names`: what such a folder may hold; the first is always there, and `is_ours` may
     look into it. Only an empty folder, or one that holds nothing else, is replaced;
@@ -126,7 +126,7 @@ def only_writer(path: str | Path) -> Iterator[None]:
 
 
 def check_room(folder: Path, needed_bytes: int) -> None:
-    """Raise NoRoom where the disk of `folder` has not so many bytes free."""
+    """Raise NoRoom unless the disk of `folder` has that many bytes free."""
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise NoRoom(

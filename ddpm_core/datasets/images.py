@@ -42,7 +42,7 @@ def to_uint8(images: Tensor) -> UInt8[Tensor, "b h w c"]:
 
 
 def _check_finite(images: Tensor) -> None:
-    """Raise ValueError unless there is a picture of each of the images."""
+    """Raise ValueError unless each of the images can be shown as a picture."""
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             "images must be floating-point (batch, channels, height, width), got "
@@ -78,12 +78,12 @@ WIDE = 512  # pixels of a picture that is to be looked at
 
 
 def zoom_for(width: int, ncols: int) -> int:
-    """The zoom at which so many images side by side are WIDE pixels at least."""
+    """The zoom at which that many images side by side are at least WIDE pixels wide."""
     return max(1, ceil((WIDE - ncols - 1) / (ncols * width)))
 
 
 def grid_columns(n: int) -> int:
-    """How many of n images stand side by side in a picture that is nearly square."""
+    """How many of n images go side by side in a picture that is nearly square."""
     return ceil(sqrt(n))
 
 

@@ -228,8 +228,8 @@ META = {
 class PackedWriter:
     """Appends images to a folder in the making; `packed_writer` makes and ends one.
 
-    `meta` is the caller's to fill, at any time before the end: `classes`, `source`,
-    and what else tells how the images were made.
+    The caller fills `meta` at any time before the end: `classes`, `source`, and
+    whatever else says how the images were made.
     """
 
     def __init__(self, folder: Path, size: Size, channels: int = 3) -> None:
@@ -297,7 +297,7 @@ class PackedWriter:
 def packed_writer(
     path: str | Path, *, size: Size, channels: int = 3
 ) -> Iterator[PackedWriter]:
-    """Give a writer of the packed folder `path`, which takes its place at the end.
+    """Yield a writer of the packed folder `path`, which appears there at the end.
 
     Errors as in `written_folder`: only a packed folder is replaced. Raises ValueError
     for no images.

@@ -1,4 +1,4 @@
-"""Where weights lie: in the repository, in the wheel, in a place of one's own.
+"""Where weights are: in the repository, in the wheel, in a place of your own.
 
 A wheel holds what the first commands use, and the hashes of all weights that ship. The
 others come from `DDPM_WEIGHTS`: a folder, or a web address, from which files are
@@ -78,7 +78,7 @@ def where_else(name: str) -> str:
     if name not in known():
         return ""
     return (
-        f" ({name} ships with the repository, not with the wheel: let {PLACE} name a "
+        f" ({name} ships with the repository, not with the wheel: set {PLACE} to a "
         "folder or a web address that has it)"
     )
 

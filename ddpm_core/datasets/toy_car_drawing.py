@@ -112,7 +112,7 @@ class Canvas:
         self.draw = ImageDraw.Draw(background, "RGBA")
 
     def lit(self, colour, alpha: float = 1.0) -> tuple[int, ...]:
-        """The colour as the hour shows it, as bytes."""
+        """The colour at this time of day, as bytes."""
         shade = np.asarray(colour, float) * (NIGHT if self.night else 1.0)
         return (*shade.clip(0, 255).astype(int).tolist(), round(255 * alpha))
 
@@ -167,7 +167,7 @@ def draw_car(
     body: str, colour: str, left: bool, night: bool, ground: str, size: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # fmt: skip
-    """Draw one car, uint8 (size, size, 3); `rng` decides all that has no name."""
+    """Draw one car, uint8 (size, size, 3); `rng` decides whatever has no name."""
     scale = 4 if size <= 64 else 3
     side = size * scale
     horizon = rng.uniform(0.50, 0.64)

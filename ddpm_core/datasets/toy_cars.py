@@ -158,8 +158,7 @@ def loose_caption(attributes: Int64[np.ndarray, " 5"], rng: np.random.Generator)
 def named_in(text: str) -> dict[str, str]:
     """What a caption names, in any wording: 'truck in snow' names body and ground.
 
-    {'body': 'pickup truck', 'ground': 'snow'}; what is no wording is passed over, and
-    capitals count as small letters.
+    {'body': 'pickup truck', 'ground': 'snow'}; other words are ignored, and so is case.
     Chapter 10.
     """
     meant = {
@@ -237,9 +236,10 @@ def draw_toy_cars(
     """Draw the cars start .. start + n - 1 of the data set of that seed.
 
     `size`: side in pixels, 16 or more. `attributes` forces what is otherwise drawn at
-    random, all values alike likely; all else about a car stays as it is. `workers`:
-    processes that draw, by default one a core for many images. Raises ValueError for
-    numbers below their least value and for attributes outside ATTRIBUTES. Chapter 01.
+    random, all values equally likely; everything else about a car stays as it is.
+    `workers`: processes that draw, by default one a core for many images. Raises
+    ValueError for numbers below their least value and for attributes outside
+    ATTRIBUTES. Chapter 01.
     """
     limits = {"n": (n, 0), "size": (size, 16), "seed": (seed, 0), "start": (start, 0)}
     limits["workers"] = (1 if workers is None else workers, 1)

@@ -21,7 +21,7 @@ from ddpm_core.types import Images
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, AMBER, INK, GREY = "#56B4E9", "#E69F00", "#222222", "#8A8A8A"
-"""The colours of Okabe and Ito 2008, which people with any colour vision tell apart."""
+"""The colours of Okabe and Ito 2008, distinct for people with any colour vision."""
 
 DPI = 200
 """Pixels an inch as stored; a page shows half as many, so that figures stay sharp."""

@@ -161,7 +161,7 @@ def _choice(
 def _controls(
     labels: Sequence[str], name: str, interval: int, start: int = 0
 ) -> tuple[HBox, Widget]:
-    """Return a play button and a slider in a row, and the slider for itself."""
+    """Return a play button and a slider in a row, and the slider by itself."""
     play = ipywidgets.Play(value=start, max=len(labels) - 1, interval=interval)
     slider = ipywidgets.SelectionSlider(
         options=list(labels),

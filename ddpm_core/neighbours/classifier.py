@@ -100,8 +100,8 @@ class AttributeClassifier(nn.Module):
     def predict(self, images: Images, *, chunk: int = 512) -> Prediction:
         """Return the likeliest value of each attribute, and its probability.
 
-        `images` in [-1, 1], taken `chunk` at a time. It has been taught to doubt blobs
-        and noise; other pictures that are no cars it may read with confidence. Raises
+        `images` in [-1, 1], taken `chunk` at a time. It was trained to doubt blobs and
+        noise; other pictures without a car it may read with confidence. Raises
         ValueError for images of another shape or range. Chapter 04.
         """
         features = self.features(images, chunk=chunk)

@@ -170,8 +170,8 @@ def train(
 class GANConfig(Levels):
     """The shape of a `Generator` and its `Critic`: `Levels`, and what is asked for.
 
-    `values`: for each attribute that can be asked for, how many values it has; () asks
-    for none. Raises ValueError as `Levels` does, and for an attribute of fewer than two
+    `values`: for each attribute that can be requested, how many values it has; () for
+    none. Raises ValueError as `Levels` does, and for an attribute of fewer than two
     values. Chapter 03.
     """
 
@@ -271,7 +271,7 @@ def sample(
     *,
     generator: torch.Generator | None = None,
 ) -> Images:
-    """Draw n images from G, of the labels asked for. Chapter 03."""
+    """Draw n images from G, with the requested labels. Chapter 03."""
     z = draw_rows(n, (G.config.latent,), next(G.parameters()), generator)
     return G(z, labels)
 

@@ -162,7 +162,7 @@ class VAE(nn.Module):
 
 @torch.no_grad()
 def with_decoder_blocks(vae: VAE, blocks: int) -> VAE:
-    """The same function with more residual blocks in its decoder, so far of no effect.
+    """The same function with more blocks in its decoder, which do nothing yet.
 
     The last convolution of each new block is 0. Raises ValueError for fewer blocks than
     there are. Chapter 11.

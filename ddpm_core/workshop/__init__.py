@@ -1,1 +1,1 @@
-"""All that has a folder, a command line, a card or a table; the core needs none."""
+"""Everything with a folder, a command line, a card or a table; the core needs none."""

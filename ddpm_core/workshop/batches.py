@@ -56,7 +56,7 @@ class Images(NamedTuple):
 
 
 def load_split(preset: Preset, workers: int | None = None) -> Split:
-    """Draw or open the preset's images and put some of them aside, the same always.
+    """Draw or open the preset's images and put some of them aside, always the same.
 
     Raises ValueError for a data set that is too small or of another size than the
     preset or lacks the captions or classes that it needs, FileNotFoundError where there
@@ -148,7 +148,7 @@ def _load(preset: Preset, workers: int | None) -> Images:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """The batch of each step, a function of the seed and the step alone.
+    """The batch of each step, a function of only the seed and the step.
 
     All that is random in a step is drawn for the whole batch, of which each process
     takes its share: runs resume exactly, and the number of processes changes nothing.

@@ -1,7 +1,7 @@
 """What a run costs, counted before its data are there. Chapter 14.
 
 Operations do not depend on a machine, nor on the contents of images: the network is
-built on the device `meta`, where tensors have shapes alone.
+built on the device `meta`, where tensors have only shapes.
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Bill(NamedTuple):
         return self.flop * self.images
 
     def __str__(self) -> str:
-        """Tell it in one line."""
+        """Say it in one line."""
         assumed = f"; assumed: {', '.join(self.assumed)}" if self.assumed else ""
         return (
             f"{self.parameters:,} parameters, {self.flop / 1e9:,.2f} GFLOP an image "

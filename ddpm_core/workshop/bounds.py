@@ -1,7 +1,7 @@
 """What a denoiser can reach on given data: two bounds of its loss. Chapter 07.
 
 From above: the best linear denoiser, the Wiener filter. A trained network that does
-worse has not learnt yet, or is broken. From below: the exact posterior mean over the
+worse has not learned yet, or is broken. From below: the exact posterior mean over the
 training images. No network does better on these images.
 """
 

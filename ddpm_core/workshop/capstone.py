@@ -2,7 +2,7 @@
 
     ddpm capstone cars64 --run data/runs/cars64 --out data/results/cars64
 
-It takes the options of `ddpm train` too, and goes on with a run that stands in its
+It takes the options of `ddpm train` too, and continues a run that is already in its
 folder. What it writes is small: `results.json`, which names the command, the commit,
 the hardware and the versions, and pictures.
 """
@@ -99,7 +99,7 @@ def judge(run: Run, features: str, n: int) -> Judge:
 
 
 def train(run: Run, referee: Judge, marks: Sequence[float], calls: int) -> list[dict]:
-    """Train to the end; measure at the `marks`, shares of the run in 0..1.
+    """Train to the end; measure at the `marks`, fractions of the run in 0..1.
 
     Returns a row for each mark, also for those before the run was resumed.
     """
@@ -219,7 +219,7 @@ def main(
     ] = 2048,
     features: Annotated[str, typer.Option(help="imagenet or inception")] = "imagenet",
     marks: Annotated[
-        str, typer.Option(help="shares of the run after which it is measured")
+        str, typer.Option(help="fractions of the run after which it is measured")
     ] = "0.05,0.1,0.2,0.4,0.7,1",
     mark_calls: Annotated[
         int, typer.Option(min=1, help="network calls for these")

@@ -1,6 +1,6 @@
 """The command line `ddpm`: its commands by name, and one handler for their errors.
 
-Nothing is imported but for the command that is called, so that help comes at once.
+Only the command that is called is imported, so that help appears at once.
 """
 
 import os
@@ -193,7 +193,7 @@ def say_version(wanted: bool | None) -> None:
 
 
 def unloaded() -> None:
-    """What stands in the help for a command that is not called."""
+    """What the help shows for a command that is not called."""
 
 
 def load(place: str):

@@ -23,7 +23,7 @@ from ddpm_core.workshop.evaluation import draw_samples, sampled_prompts
 from ddpm_core.workshop.presets import training_of
 
 RESULTS = WEIGHTS.parent / "results"
-"""Where the tables lie that were measured with the models that ship."""
+"""Where the tables are that were measured with the models that ship."""
 
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def load_contender(
 ) -> Contender:
     """Load weights that ship with the book, or from a folder, as what they are.
 
-    `steps`, `sampler` and `device` are of diffusion models: the others know none, and
+    `steps`, `sampler` and `device` are for diffusion models: the others ignore them and
     stay on the CPU. Raises as `load_weights` does, and ValueError for weights that do
     not fit their card.
     """

@@ -1,4 +1,4 @@
-"""What a run would cost on this machine, told from a few of its steps. Chapter 14."""
+"""Estimates what a run would cost here, from a few of its steps. Chapter 14."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from ddpm_core.workshop.run import Run
 
 
 class Estimate(NamedTuple):
-    """What a few steps of a run tell of the whole of it."""
+    """What a few steps of a run say about all of it."""
 
     images_per_second: float  # over all processes
     memory: int  # bytes: the GPU's peak, or what this process holds now
@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
 
     @property
     def utilisation(self) -> float:
-        """The share of the rate of large products that training reaches."""
+        """The fraction of the rate of large products that training reaches."""
         return self.images_per_second * self.flop / self.rate
 
     @property
@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
         return self.images / self.images_per_second
 
     def __str__(self) -> str:
-        """Tell it in one line."""
+        """Say it in one line."""
         return (
             f"{self.images_per_second:,.1f} images/s, {self.memory / 2**30:.2f} GiB, "
             f"{self.flop / 1e9:,.2f} GFLOP an image and step, "
@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(run: Run, *, enough: float = 5.0, warmup: int = 3) -> Estimate:
-    """Take a few steps of a run and tell what all of them would cost.
+    """Take a few steps of a run and say what all of them would cost.
 
     The first `warmup` steps, in which memory is claimed and kernels are compiled, do
     not count; after them 1, 2, 4, ... steps are timed, until they take `enough` seconds
@@ -113,10 +113,10 @@ def forward_flop(run: Run) -> int:
 
 
 def at_least(run: Run) -> float:
-    """The seconds that a run takes at the least here, told without taking a step.
+    """The least seconds that a run takes here, computed without taking a step.
 
-    That is, if it did nothing but multiply large matrices: a third is more usual.
-    Chapter 14.
+    This assumes that it only multiplies large matrices; a third of their rate is more
+    usual. Chapter 14.
     """
     rate = matrix_rate(
         run.accelerator.device, DTYPES[run.accelerator.mixed_precision], repeats=2

@@ -37,7 +37,7 @@ NAMED = ("body", "colour", "time")
 
 
 class Extractor(NamedTuple):
-    """Where the features come from; figures of different extractors do not compare."""
+    """Where features come from; figures of different extractors are not comparable."""
 
     name: str
     features: Callable[[Images], Features]
@@ -51,7 +51,7 @@ def classifier_extractor() -> Extractor:
 def inception_extractor() -> Extractor:
     """The 2048 features of Inception v3 that FID is defined on, through torchmetrics.
 
-    Raises RuntimeError where torchmetrics or its weights cannot be had.
+    Raises RuntimeError if torchmetrics or its weights cannot be obtained.
     """
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
@@ -72,7 +72,7 @@ def inception_extractor() -> Extractor:
 
 
 def imagenet_extractor() -> Extractor:
-    """The 1280 features of EfficientNet-Lite0, for photos where no network is at hand.
+    """The 1280 features of EfficientNet-Lite0, for photos, without a connection.
 
     Its weights, trained on ImageNet, come with its package. Images are enlarged to
     128x128. Raises RuntimeError where the package is missing.
@@ -138,7 +138,7 @@ class Scores:
     coverage: float
 
     def __str__(self) -> str:
-        """Tell all figures, with what they were measured on."""
+        """State all figures, with what they were measured on."""
         return (
             f"on {self.n:,} samples and as many real images, features of "
             f"{self.extractor}: Frechet distance {self.frechet:.3f} (real against real "
@@ -261,8 +261,8 @@ def draw_strips(
 def sampled_prompts(
     model: DiffusionModel, data: str, n: int, *, seed: int, scale: float
 ) -> Prompted:
-    """n prompts as the model's `data` has them, for `draw_samples`; none for no model
-    that takes any.
+    """n prompts as the model's `data` has them, for `draw_samples`; none if it takes
+    none.
     """
     if model.encoder is None:
         return {}
@@ -320,10 +320,10 @@ def heeded(samples: Images, prompts: Sequence[str]) -> dict[str, float]:
 
 
 def attribute_report(samples: Images) -> dict[str, dict[str, float]]:
-    """What the classifier reads off toy cars: confidence and shares of each value.
+    """What the classifier reads off toy cars: confidence, and each value's frequency.
 
-    {'body': {'confidence': mean, 'sedan': share, ...}, ...}, shares in 0..1.
-    Chapter 04.
+    {'body': {'confidence': mean, 'sedan': fraction, ...}, ...}, all in 0..1. Chapter
+    04.
     """
     seen, confidence = load_classifier().predict(samples)
     report = {}

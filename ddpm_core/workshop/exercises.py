@@ -1,11 +1,11 @@
 """The exercises of the chapters: which there are, and how far a reader has come.
 
 An exercise is a heading `### Exercise 3: its title ★★` in a chapter's notebook and,
-after it, a code cell tagged `exercise`. One star is for a formula put into code, two
-for a thought of one's own, three for a derivation. The cell needs nothing but the
-notebook's imports, its first code cell after the one tagged `setup`, which installs the
-library where it is missing. Its last line runs the check of `chapters/checks`, which
-prints the answer.
+after it, a code cell tagged `exercise`. One star means a formula to put into code, two
+an idea of your own, three a derivation. The cell needs nothing but the notebook's
+imports, its first code cell after the one tagged `setup`, which installs the library
+where it is missing. Its last line runs the check of `chapters/checks`, which prints the
+answer.
 """
 
 import ast
@@ -103,7 +103,7 @@ def exercises_of(notebook: Path) -> list[Exercise]:
 
 
 def _cells(notebook: Path) -> list[dict]:
-    """Read a notebook's cells and check all of them that is used here."""
+    """Read a notebook's cells and check everything in them that is used here."""
     try:
         content = json.loads(notebook.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -276,7 +276,7 @@ def _is_constant(value: ast.expr) -> bool:
 
 
 def _one_line(text: str) -> str:
-    """Return the text on one line of a bearable length, without control characters."""
+    """Return the text on one line of reasonable length, without control characters."""
     text = " ".join(text.split())
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

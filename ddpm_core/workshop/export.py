@@ -56,21 +56,21 @@ def export(
     """Write the run's averaged weights to `out`, measured as they are stored.
 
     The card holds what was trained and how, and is put into words in README.md beside
-    three pictures: samples, the same above their nearest training image, the losses.
-    Of a run with a LoRA it is the change alone that is written. Without `measure`,
-    nothing is sampled: weights, card and losses. `n` is chosen by the data if it is not
-    given; `say` hears in advance what is done and how long it takes.
+    three pictures: samples, the same above their nearest training image, the losses. Of
+    a run with a LoRA only the change is written. Without `measure`, nothing
+    is sampled: weights, card and losses. Without `n`, the data decide how many; `say`
+    is told in advance what is done and how long it takes.
 
     A conditional model draws prompts of its data, with guidance of `scale`. Samples of
     photos are measured on the `features` that `evaluation.extractor` knows, if any are
-    named. Returns the card. Raises ValueError for a run that has not come to its end
-    and as `real_images` does, and as `written_folder` does for what stands at `out`:
-    all of it before anything is sampled.
+    named. Returns the card. Raises ValueError for a run that has not ended, and as
+    `real_images` does, and as `written_folder` does for what stands at `out`: all of it
+    before anything is sampled.
     """
     run = Run.open(folder)
     if run.step < run.steps:
         raise ValueError(
-            f"{folder} stands at step {run.step} of {run.steps}: go on with --resume"
+            f"{folder} is at step {run.step} of {run.steps}: go on with --resume"
         )
     toy_cars = run.preset.data == "toy-cars"
     if features and toy_cars:

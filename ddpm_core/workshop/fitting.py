@@ -46,6 +46,6 @@ def fits(preset: Preset) -> bool:
 
 
 def free() -> None:
-    """Give back to the GPU what nobody holds any more."""
+    """Free the GPU memory that nothing uses any more."""
     gc.collect()
     torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The files of a training run, and what they refuse. Chapter 07.
+"""The files of a training run, and the changes that they refuse. Chapter 07.
 
 - `config.json`: the preset; `data.json`: how many images, on what hardware;
   `commands.txt`: how it was started and resumed

@@ -44,7 +44,7 @@ def measure(
     """One row: what the cars show of n captions, how good, how varied.
 
     All but `coverage of one prompt` is what `ddpm evaluate` says. That one takes n / 2
-    cars drawn for a single prompt, and asks which share of as many real ones have one
+    cars drawn for a single prompt, and asks what fraction of as many real ones have one
     of them nearby.
     """
     ruler, half = evaluation.classifier_extractor(), n // 2

@@ -17,7 +17,7 @@ ENCODED = 1024  # images that become latents at once
 def encoded(images: np.ndarray, latent: LatentScaler, *, flip: bool) -> Tensor:
     """The latents of all images, (1, n, c, h, w), or (2, ...) with the mirrored.
 
-    `images`: uint8 (n, h, w, c). The result lies where the autoencoder does.
+    `images`: uint8 (n, h, w, c). The result is on the autoencoder's device.
     """
     device, parts = latent.mean.device, []
     for i in range(0, len(images), ENCODED):

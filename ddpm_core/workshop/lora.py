@@ -63,7 +63,7 @@ def _pair(layer: nn.Module, rank: int) -> tuple[nn.Module, nn.Module]:
 def add_lora(net: nn.Module, rank: int, scale: float = 1.0) -> nn.Module:
     """Freeze `net` and put a `LoRA` around each linear layer and convolution in it.
 
-    A rank of 0 leaves it at the freezing: there is nothing to train, nothing changes.
+    A rank of 0 only freezes: there is nothing to train, and nothing changes.
     """
     check_count("rank", rank, 0)
     net.requires_grad_(False)

@@ -407,4 +407,6 @@ def training_of(name: str | Path) -> Preset:
     try:
         return Preset.from_dict({**card["training"], "model": card["config"]})
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the card of {name} tells of no training: {error}") from error
+        raise ValueError(
+            f"the card of {name} says nothing of its training: {error}"
+        ) from error

@@ -44,8 +44,8 @@ class Run:
 
     `Run.begin` starts a new one, `Run.resume` goes on with one, `Run.open` only looks;
     `train` (or `rows`, row by row) trains to the end; `close`, or leaving a `with`
-    block, gives the folder free. While it is begun or resumed, no other process may
-    write there. `listener` gets each row of the log, `say` each remark for people.
+    block, releases the folder. While it is begun or resumed, no other process may write
+    there. `listener` gets each row of the log, `say` each remark for people.
     """
 
     stacked = 1  # images that the network sees at once
@@ -94,7 +94,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """Look at the run in `folder` where it stands; nothing is written."""
+        """Look at the run in `folder` as it stands; nothing is written."""
         files = RunFolder(Path(folder))
         run = cls(files, files.preset())
         run.restore()
@@ -339,7 +339,7 @@ class Run:
     def held_out(self) -> float:
         """The averaged weights' loss on the held-out images, the first 512 of them.
 
-        Times and noise never change: what moves it is the network alone.
+        Timesteps and noise never change: only the network moves it.
         """
         return self.held_out_losses()[1].mean().item()
 
@@ -421,7 +421,7 @@ class Run:
     # Phase 3: close -----------------------------------------------------------------
 
     def close(self) -> None:
-        """Give the folder free for other writers."""
+        """Release the folder for other writers."""
         self.held.close()
 
     def __enter__(self) -> "Run":

@@ -68,7 +68,7 @@ TABLES: dict[str, dict[str, tuple]] = {
         "toy-cars-zero-snr-32": (("ddim", (50,)),),
     },
 }
-"""For each table whom it compares: samplers, and the steps that each of them takes.
+"""For each table, what it compares: models, their samplers, and the steps of each.
 
 `trilemma` is that of chapter 04, `latents` of chapter 11, the others of chapter 13.
 `latents-again` and `flow-again` are rows of `latents` and of `views`, to be measured

@@ -31,7 +31,7 @@ def load_teacher(preset: Preset, device: torch.device) -> DiffusionModel | None:
 
 
 def lesson_of(teacher: DiffusionModel, preset: Preset) -> Lesson:
-    """What the student is taught: a number of calls, or straight ways for any."""
+    """What the student is taught: a number of calls, or straight paths for any."""
     kind = partial(progressive, calls=preset.calls) if preset.calls else reflow
     denoise = teacher.denoiser()
     return kind(denoise, teacher.schedule, teacher_calls=preset.teacher_calls)

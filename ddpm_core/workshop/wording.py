@@ -1,7 +1,7 @@
-"""What can be said in a prompt, for those who say it otherwise. Nothing needs torch.
+"""What a prompt may say, for those who say it in other words. Nothing needs torch.
 
-The text models know the words of the toy cars' captions alone. A prompt with another
-word is answered with all that can be said, by kind, and the nearest in meaning.
+The text models know only the words of the toy cars' captions. The error for another
+word lists all that can be said, by kind, and the nearest in meaning.
 """
 
 from collections.abc import Iterable
@@ -54,8 +54,8 @@ NEAREST = {w: meaning for meaning, words in MEANINGS.items() for w in words.spli
 def check_words(prompts: Iterable[str], known: Iterable[str]) -> None:
     """Raise ValueError for a prompt with a word that is not `known`, with an answer.
 
-    The answer has the nearest that can be said, and all that can be said by kind. Of a
-    vocabulary that lacks the toy cars' words, nothing is known here: it is passed over.
+    The answer has the nearest that can be said, and all that can be said by kind. A
+    vocabulary without the toy cars' words is ignored, as nothing is known of it here.
     """
     known = {word.lower() for word in known}
     if not known.issuperset(word.lower() for word in _single_words()):

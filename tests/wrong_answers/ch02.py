@@ -75,7 +75,7 @@ WRONG = {
         (lambda m, s: _kl(m, 2 * s.log()), "sum over the dimensions"),
         (lambda m, s: _kl(m, 2 * s.log()).mean(1), "you average"),
         (lambda m, s: 2 * _kl(m, 2 * s.log()).sum(1), "one half is missing"),
-        (lambda m, s: -_kl(m, 2 * s.log()).sum(1), "sign is turned"),
+        (lambda m, s: -_kl(m, 2 * s.log()).sum(1), "sign is wrong"),
         (lambda m, s: _kl(m, s.log()).sum(1), "std for the variance"),
         (
             lambda m, s: (m**2 + s**2 - 1 - s.log()).sum(1) / 2,
@@ -140,7 +140,7 @@ WRONG = {
             lambda x, y, m, v, s: (
                 (_errors(x, y).sum(1) / (2 * s)).mean() + _kl(m, v).sum()
             ),
-            "one loss a sample",
+            "one loss for each sample",
         ),
         (
             lambda x, y, m, v, s: _errors(x, y).mean(1) / (2 * s) + _kl(m, v).sum(1),
@@ -198,6 +198,6 @@ WRONG = {
         (lambda e, s, b: (e - s).clamp(min=0), "does not depend on beta"),
         (lambda e, s, b: (e - b).clamp(min=0), "unit of a variance"),
         (lambda e, s, b: (e - s / b).clamp(min=0), "the wrong way"),
-        (lambda e, s, b: (e - b * s).clamp(min=0).sqrt(), "w^2 is asked"),
+        (lambda e, s, b: (e - b * s).clamp(min=0).sqrt(), "answer is w^2"),
     ],
 }

@@ -62,7 +62,7 @@ WRONG = {
             lambda a, b: (a.mean() - b.mean()) ** 2 + (a.var() - b.var()) ** 2,
             "not variances",
         ),
-        (lambda a, b: (a.mean() - b.mean()) ** 2, "differ in their width"),
+        (lambda a, b: (a.mean() - b.mean()) ** 2, "differ in width"),
         (lambda a, b: (a.std() - b.std()) ** 2, "can lie apart"),
         (
             lambda a, b: (a.mean() - b.mean()).abs() + (a.std() - b.std()).abs(),

@@ -80,10 +80,10 @@ WRONG = {
         ),
     ],
     "check_right_variance": [
-        (lambda ab, t, s2: 1 - _alpha(ab, t), "right for s2 = 1 alone"),
+        (lambda ab, t, s2: 1 - _alpha(ab, t), "right only for s2 = 1"),
         (
             lambda ab, t, s2: (1 - ab[t - 1]) / (1 - ab[t]) * (1 - _alpha(ab, t)),
-            "right for s2 = 0 alone",
+            "right only for s2 = 0",
         ),
         (lambda ab, t, s2: 1 / _ratio(ab, t, s2) * (1 - _alpha(ab, t)), "upside down"),
         (

@@ -186,7 +186,7 @@ WRONG = {
                 ab[times[-1]].sqrt() * x
                 + (1 - ab[times[-1]]).sqrt() * torch.randn(x.shape).double()
             ),
-            "comes by chance",
+            "is random",
         ),
         (
             lambda d, x, ab, times: _encode(d, x, ab, times[: len(times) // 2]),

@@ -60,8 +60,8 @@ class Photo:
 class Photos:
     """The photos of a source; `form` is what it was recognised as.
 
-    `skipped` are files that were left out, as (name, reason); `notes` tell people
-    what else was left out or could not be had.
+    `skipped` are files that were left out, as (name, reason); `notes` say, for people,
+    what else was left out or could not be found.
     """
 
     form: str
@@ -159,8 +159,8 @@ def read_file(path: Path) -> bytes:
 def _check_size(n: int) -> None:
     if n > MAX_BYTES:
         raise ValueError(
-            f"larger than a photo: {n / 2**20:,.0f} MiB, and {MAX_BYTES // 2**20} MiB "
-            "are read at the most"
+            f"larger than a photo: {n / 2**20:,.0f} MiB, and at most "
+            f"{MAX_BYTES // 2**20} MiB are read"
         )
 
 
@@ -256,8 +256,8 @@ def _is_hidden(name: str) -> bool:
 def class_folders(tree: Tree, images: list[str]) -> Photos:
     """Read splits and classes off the folders: [train/][<class>/]name.jpg.
 
-    Folders around everything are looked through. There are no classes where all photos
-    lie in one folder, or some of them beside the folders.
+    Folders that wrap everything do not count. There are no classes where all photos lie
+    in one folder, or some of them beside the folders.
     """
     # A Mac writes 'Š' as two characters, others as one: it is one class.
     composed = {name: unicodedata.normalize("NFC", name) for name in images}

@@ -42,7 +42,7 @@ MARKS = {
     b"<html": "a web page",
     b"<!doctype": "a web page",
 }
-"""What lies under the name of an image instead, and how one knows it."""
+"""What may be in a file instead of an image, and how to recognise it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class PrepareReport:
     channels: int = 3
 
     def __str__(self) -> str:
-        """Tell it in a few lines; all skipped files are in meta.json."""
+        """Say it in a few lines; all skipped files are in meta.json."""
         splits = "".join(f", {n:,} {split}" for split, n in self.splits.items())
         classes = f"{len(self.classes)} classes" if self.classes else "no classes"
         rate = f"{self.seconds:.1f} s, {self.n / self.seconds:,.0f} images/s"
@@ -94,7 +94,7 @@ def squash(image: Image.Image, size: Size) -> Image.Image:
 
 
 def centre_crop(image: Image.Image, size: Size) -> Image.Image:
-    """Resize until `size` is just filled, and cut evenly at both ends what is over."""
+    """Resize until `size` is just filled, and cut the excess evenly off both ends."""
     return ImageOps.fit(image, sides(size)[::-1], Image.Resampling.LANCZOS)
 
 
@@ -115,9 +115,9 @@ def prepare(
     """Pack the photos of `source` into the folder `out`, for `PackedImages.open`.
 
     `channels`: 3, or 1 for grey. With a `margin`, each photo is cropped to the box of
-    its car, and that many pixels around it as far as there are some. Photos that cannot
-    be read, have no box or one that does not lie in them, or whose shorter side has
-    under `min_side` pixels (by default size / 4 or 8, the larger), are skipped and
+    its car, and that many pixels around it as far as the photo extends. Photos that
+    cannot be read, have no box or one that does not lie in them, or whose shorter side
+    has under `min_side` pixels (by default size / 4 or 8, the larger), are skipped and
     named. Errors as in `find_photos` and `packed_writer`; ValueError for an unknown
     split, a size under 8 and a source of which no photo can be used. Chapter 14.
     """
@@ -281,7 +281,7 @@ def _around(box: Box | None, margin: int, width: int, height: int) -> Box:
 
 
 def _opened(data: bytes) -> Image.Image:
-    """Open a file of the announced formats alone: others run programs (PostScript)."""
+    """Open a file only in an announced format: others run programs (PostScript)."""
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
     try:

@@ -32,7 +32,7 @@ STANFORD_CARS = "Stanford Cars"  # how the form is called
 
 
 class Fact(NamedTuple):
-    """What a .mat file tells of a photo."""
+    """What a .mat file says about a photo."""
 
     label: int
     split: str
@@ -72,7 +72,7 @@ def stanford_cars(
         fact = known.pop(key, Fact(UNLABELLED, SPLIT_OF[folder]))
         items.append(Photo(name, partial(tree.read, name), *fact))
     if known:
-        notes.append(f"missing: {len(known):,} photos that the .mat files tell of")
+        notes.append(f"missing: {len(known):,} photos that the .mat files list")
     return Photos(STANFORD_CARS, tuple(items), classes, tuple(notes))
 
 

@@ -29,7 +29,7 @@ def exercises(
         ),
     ] = SECONDS,
 ) -> None:
-    """Tell how far you have come: run the checks of the exercises in the notebooks.
+    """Show how far you have come: run the checks of the exercises in the notebooks.
 
     It reads the notebooks as they were last saved, and runs their answers.
     """

@@ -16,7 +16,7 @@ from ddpm_core.workshop.presets import Preset
 OF_THE_MODEL = {f.name for f in fields(ModelConfig)} - {"network", "classes"}
 
 KINDS = {"length": "clip", "attributes": "classifier", "spatial": "autoencoder"}
-"""What tells kinds of weights apart in cards that do not name theirs."""
+"""What distinguishes kinds of weights in cards that do not name theirs."""
 
 COMMANDS = {
     "python -m ddpm_core.trilemma train": "ddpm train-contender",

@@ -17,11 +17,11 @@ def models() -> None:
     for name in names:
         typer.echo(line_of(name))
     for name in sorted(places.known().keys() - set(names)):
-        typer.echo(f"{name:26} not here: {places.PLACE} may name a place that has it")
+        typer.echo(f"{name:26} not here: set {places.PLACE} to a place that has it")
 
 
 def line_of(name: str) -> str:
-    """What there is to know of some weights at a glance."""
+    """What to know about some weights, at a glance."""
     here = (folder / name / "card.json" for folder in places.folders())
     path = next((path for path in here if path.is_file()), None)
     if path is None:
@@ -41,7 +41,8 @@ def up_to_date(card: dict) -> bool:
     """Whether the toy cars that a card names have the values that are drawn now.
 
     A classifier's configuration has them, a text model's has their words, and what
-    draws them was measured value by value. Of what names none, nothing is known here.
+    draws them was measured value by value. Nothing is known here of weights that name
+    none.
     """
     measured = card.get("measured", {})
     known = card["config"].get("attributes") or measured.get("attributes", {})

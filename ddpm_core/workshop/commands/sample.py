@@ -78,8 +78,8 @@ def sample(
 ) -> None:
     """Generate images and save them as one picture.
 
-    A conditional model draws its `--prompt`s or `--label`s in turn, or what it likes
-    without one.
+    A conditional model draws its `--prompt`s or `--label`s in turn; without one it
+    chooses by itself.
     """
     check_picture(out)
     changed = lora or (not is_run(weights) and is_lora(weights))
@@ -108,7 +108,8 @@ def requested(
     negative: str | None,
     guide: DiffusionModel | None = None,
 ) -> Prompted:
-    """A prompt for each of n images, and its guidance; ValueError for what has no use.
+    """A prompt for each of n images, and its guidance; ValueError for what has no
+    effect.
 
     A model of captions takes prompts, one of classes labels, another neither.
     """

@@ -22,7 +22,7 @@ from ddpm_core.workshop.presets import Preset, preset
 from ddpm_core.workshop.processes import launched
 from ddpm_core.workshop.run import FIRST_LOOK, Run, mixed_precision
 
-TRIED = 4  # steps of an estimate, at the least
+TRIED = 4  # steps of an estimate, at least
 USUAL = 3  # times what it would take at the rate of large products
 PATIENCE = 20.0  # seconds that these may take
 
@@ -157,7 +157,7 @@ def train_once(out: Path, chosen: Preset, *, resume: bool, tensorboard: bool) ->
 
 
 def say_start(run: Run) -> None:
-    """Say what is trained, where, and how long it takes at the least."""
+    """Say what is trained, where, and the least time that it takes."""
     parameters = sum(p.numel() for p in run.net.parameters())
     typer.echo(
         f"{parameters:,} parameters on {run.accelerator.device}, "
@@ -165,7 +165,7 @@ def say_start(run: Run) -> None:
     )
     if run.accelerator.device.type == "cpu":
         typer.echo(
-            f"no GPU: on this CPU it takes {spell(at_least(run))} at the least; "
+            f"no GPU: on this CPU it takes at least {spell(at_least(run))}; "
             "--estimate measures it"
         )
     typer.echo(what_is_drawn(run))
