@@ -193,7 +193,7 @@ def command_line(command: str, options: Mapping[str, object]) -> str:
     `command`: its name, and after it the words that come before all options.
     `options`: all that it takes, by the name of the parameter; a flag is True or False.
     """
-    words = ["ddpm", *command.split()]
+    words = ["ddpm", *shlex.split(command)]
     for name, value in options.items():
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):

@@ -155,6 +155,19 @@ def test_evaluate_reads_what_prompts_asked_for():
         assert (float(found[3]) > 50) == obeys
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_numbers_are_finite(value):
+    """Whether typer refuses them, as of 0.29, or takes them, as before."""
+    done = ddpm("sample", "--scale", value)
+    assert done.returncode in (1, 2) and "--scale" in done.stderr
+
+    def command(scale: float = 1.0):
+        pytest.fail("this is no number to work with")
+
+    with pytest.raises(ValueError, match="--scale must be a finite number, got"):
+        cli.of_finite_numbers(command)(scale=float(value))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -177,6 +190,19 @@ def test_evaluate_reads_what_prompts_asked_for():
             "unknown features 'taste'; there is: classifier, inception",
         ),
         (["prepare", "nowhere", "--out", "x"], "nowhere"),
+        (["sample", "--lora-scale", 0.5], "--lora-scale has no effect without --lora"),
+        (
+            ["measure-wordings", "toy-cars-text-32", "toy-cars-32", "--out", "x.json"],
+            "toy-cars-32 takes no captions: name text models",
+        ),
+        (
+            ["speedrun", "latents", "--minutes", 1, "--title", "a/b"],
+            "--title must be a name without folders, got 'a/b'",
+        ),
+        (
+            ["export", "x", "y", "--no-measure", "--n", 64],
+            "--no-measure draws no samples: leave out --n and --features",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(arguments, message, tmp_path):

@@ -1,6 +1,7 @@
 """The doctor names what is wrong with a run, and leaves healthy ones alone."""
 
 import json
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from test_cli import ddpm
 
 from ddpm_core.workshop import doctor
 from ddpm_core.workshop.doctor import (
+    curves,
     diagnose,
     draw_report,
     examine,
@@ -60,6 +62,42 @@ def test_it_is_a_command(ward, tmp_path):
     assert "1. range: nearly all pixels lie between 0.0" in done.stdout
     found = json.loads(curves.read_text())
     assert {len(values) for values in found.values()} == {doctor.BANDS}
+
+
+@pytest.mark.parametrize("option", ["--out", "--curves"])
+def test_a_place_that_cannot_be_written_is_refused_at_once(
+    option, tmp_path, monkeypatch
+):
+    def too_late(name, data):
+        pytest.fail("this costs time")
+
+    monkeypatch.setattr("ddpm_core.workshop.commands.doctor.patient_of", too_late)
+    place = tmp_path / "folder.png"
+    place.mkdir()
+    done = ddpm("doctor", "toy-cars-32", "--out", tmp_path / "a.png", option, place)
+    assert done.returncode == 1 and "is a folder: name a file in it" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_a_run_is_examined_on_its_own_data(ward):
+    done = ddpm("doctor", ward.base, "--data", "toy-cars")
+    assert done.returncode == 1 and "is a run, with its data" in done.stderr
+
+
+def on_few(ward: Ward, n: int) -> Path:
+    """A run on the first n cars, none of them held out."""
+    data = ward.packed(f"first-{n}", ward.cars.images[:n])
+    changes = {"data": data, "held_out": 0, "batch": 1, "epochs": 10, "flip": False}
+    return ward.fresh(f"on-{n}", **changes)
+
+
+def test_two_images_are_enough_and_one_is_not(ward):
+    with pytest.raises(ValueError, match="on 1 image: the doctor needs two or more"):
+        examine(patient_of(on_few(ward, 1)))
+    found = examine(patient_of(on_few(ward, 2)))
+    for name in ("leak", "near", "tint", "tint_errors", "contrast", "largest"):
+        assert isfinite(getattr(found, name)), name
+    json.dumps(curves(found), allow_nan=False)
 
 
 def test_the_curves_of_healthy_models_ship():

@@ -1,18 +1,24 @@
 """Malformed input, at random: it works, or one line says what was wrong."""
 
 import copy
+import inspect
 import json
 import sys
+from collections.abc import Iterator
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.models import OptionInfo
 
 from ddpm_core.config import ModelConfig
+from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.models import load_model
-from ddpm_core.weights import WEIGHTS
+from ddpm_core.weights import WEIGHTS, read_card, save_weights
 from ddpm_core.workshop import cli
 from ddpm_core.workshop.commands import train
+from ddpm_core.workshop.lora import add_lora, lora_state
 from ddpm_core.workshop.preset_options import option_fields
 from ddpm_core.workshop.presets import PRESETS, Preset
 
@@ -96,12 +102,20 @@ def test_cards(tmp_path, data):
         assert is_one_line(str(error))
 
 
+class Reached(BaseException):
+    """A command came to what costs time: all that was given is accepted."""
+
+
+def reached(*values, **options):
+    raise Reached
+
+
 def called(monkeypatch, capsys, *words: str) -> tuple[int, str]:
     """The exit code of `ddpm`, and what it wrote as an error."""
     monkeypatch.setattr(sys, "argv", ["ddpm", *words])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises((SystemExit, Reached)) as ended:
         cli.main()
-    return ended.value.code, capsys.readouterr().err
+    return getattr(ended.value, "code", 0), capsys.readouterr().err
 
 
 NUMBERS = ["0", "-1", "1", "7", "2.5", "nan", "inf", "-inf", "1e300", str(10**30)]
@@ -125,17 +139,30 @@ def test_options_of_training(monkeypatch, capsys, data):
 
 
 SAMPLE = ["n", "steps", "sampler", "spacing", "t-end", "seed", "prompt", "label"]
-SAMPLE += ["scale", "negative", "out", "weights"]
+SAMPLE += ["scale", "negative", "out", "weights", "lora", "lora-scale", "zoom", "guide"]
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory) -> str:
+    """A LoRA for the weights toy-cars-32 that changes nothing yet."""
+    folder = tmp_path_factory.mktemp("lora") / "lora"
+    config = {"base": "toy-cars-32", "rank": 1}
+    config["sha256 of base"] = read_card("toy-cars-32")["sha256"]
+    state = lora_state(add_lora(load_model("toy-cars-32").net, 1))
+    save_weights(folder, state, {"name": "lora", "kind": "lora", "config": config})
+    return str(folder)
 
 
 @pytest.mark.usefixtures("no_type_checks")
 @settings(fuzz, max_examples=30)
 @given(data=st.data())
-def test_options_of_sampling(monkeypatch, capsys, tmp_path, data):
+def test_options_of_sampling(monkeypatch, capsys, tmp_path, lora, data):
     monkeypatch.chdir(tmp_path)
-    words = ["--n", "1", "--steps", "1", "--weights", "toy-cars-32"]
+    words = ["--n", "1", "--steps", "1"]
+    words += ["--weights", data.draw(st.sampled_from(["toy-cars-32", lora]))]
+    arguments = ARGUMENTS | st.just(lora)
     for name in data.draw(st.lists(st.sampled_from(SAMPLE), max_size=2)):
-        words += ["--" + name, data.draw(ARGUMENTS)]
+        words += ["--" + name, data.draw(arguments)]
     code, said = called(monkeypatch, capsys, "sample", *words)
     said = said.replace("\r", "\n").splitlines()
     said = [line for line in said if line and "sampling" not in line]
@@ -146,13 +173,113 @@ def test_options_of_sampling(monkeypatch, capsys, tmp_path, data):
 CALLS = [*cli.COMMANDS, "--n", "--help", *WORDS, "-"]
 
 
+COMPLETE = [[name] for name in ("sample", "train", "recipes", "photo-grid")]
+"""These begin to work without another word."""
+
+
 @fuzz
 @given(words=st.lists(st.sampled_from(CALLS), max_size=3))
-def test_any_words(monkeypatch, capsys, words):
+def test_any_words(monkeypatch, capsys, tmp_path, words):
     """Commands that are named without what they need, or with what they do not know."""
     if words[:1] in (["exercises"], ["models"], ["presets"]):
         return
-    if words[:1] in (["sample"], ["train"]) and "--help" not in words:
+    monkeypatch.chdir(tmp_path)
+    if words[:1] in COMPLETE and "--help" not in words:
         words = [*words, "--unknown"]
     code, said = called(monkeypatch, capsys, *words)
     assert code in (0, 1, 2) and (code == 0 or is_one_line(said))
+
+
+COSTS = {
+    "prepare": "ddpm_core.datasets.prepare",
+    "evaluate": "ddpm_core.workshop.evaluation.real_images",
+    "doctor": "ddpm_core.workshop.commands.doctor.examine",
+    "export": "ddpm_core.workshop.commands.export.export_run",
+    "remeasure": "ddpm_core.workshop.commands.export.remeasure_weights",
+    "exercises": "ddpm_core.workshop.commands.exercises.answers",
+    "capstone": "ddpm_core.workshop.capstone.Run.begin",
+    "recipes": "ddpm_core.workshop.recipes.judge",
+    "photo-grid": "ddpm_core.workshop.recipes.judge",
+    "speedrun": "ddpm_core.workshop.speedrun.attempt",
+    "measure": "ddpm_core.workshop.tables.real_cars",
+    "measure-guidance": "ddpm_core.workshop.guidance.cars_of_one_prompt",
+    "measure-autoguidance": "ddpm_core.workshop.evaluation.extractor",
+    "measure-where-lost": "ddpm_core.workshop.evaluation.real_images",
+    "measure-calls": "ddpm_core.workshop.evaluation.real_images",
+    "measure-wordings": "ddpm_core.workshop.free_wording.rows",
+    "measure-samplers": "ddpm_core.workshop.solvers.draw_toy_cars",
+    "measure-parts": "ddpm_core.workshop.ablations.cars",
+    "train-contender": "ddpm_core.workshop.side.vae_and_gan.draw_toy_cars",
+    "train-autoencoder": "ddpm_core.workshop.side.autoencoder.load_images",
+    "train-clip": "ddpm_core.workshop.side.clip.draw_toy_cars",
+    "train-classifier": "ddpm_core.workshop.side.classifier.draw_toy_cars",
+}
+"""Where each command begins to cost time: a fuzz goes no further."""
+
+
+@pytest.fixture(scope="module")
+def needed(tmp_path_factory) -> dict[str, list[str]]:
+    """What each command needs to come so far."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    write_packed(folder / "photos", draw_toy_cars(40, workers=1).images)
+    photos, out = str(folder / "photos"), ["--out", "new"]
+    return dict.fromkeys(COSTS, out) | {
+        "prepare": [photos, *out],
+        "evaluate": ["--weights", "toy-cars-32"],
+        "doctor": ["toy-cars-32", "--data", photos, "--out", "new.png"],
+        "export": ["toy-cars-32", "new"],
+        "remeasure": ["toy-cars-32", "new"],
+        "measure-autoguidance": ["toy-cars-32", "toy-cars-short-32", *out],
+        "measure-calls": ["photos-32", *out],
+        "measure-where-lost": ["photos-32", *out],
+        "exercises": [],
+        "capstone": ["toy-cars-32", "--run", "run", *out],
+        "recipes": ["--data", photos, "--runs", "runs", *out],
+        "photo-grid": ["--data", photos, "--n", "8", "--sizes", "8", *out],
+        "speedrun": ["latents", "--minutes", "1", "--runs", "runs", *out],
+        "measure": ["trilemma", *out],
+        "measure-wordings": ["toy-cars-text-32", *out],
+        "train-contender": ["vae", *out],
+    }
+
+
+def options(name: str) -> Iterator[tuple[str, type, OptionInfo]]:
+    """The options of a command: the parameter, its type, what typer knows of it."""
+    command = cli.load(cli.COMMANDS[name].place)
+    hints = get_type_hints(command, include_extras=True)
+    for parameter in inspect.signature(command).parameters:
+        kind, *more = get_args(hints[parameter])
+        if isinstance(more[-1], OptionInfo):
+            yield parameter, (get_args(kind) or [kind])[0], more[-1]
+
+
+def test_every_command_is_fuzzed():
+    others = {"train", "sample", "models", "presets", "migrate"}
+    assert set(COSTS) | others == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_number_has_a_range(name):
+    """Those of presets have theirs in the preset."""
+    endless = [
+        parameter
+        for parameter, kind, info in options(name)
+        if kind in (int, float) and info.min is None and not info.rich_help_panel
+    ]
+    assert endless == []
+
+
+@pytest.mark.usefixtures("no_type_checks")
+@pytest.mark.parametrize("name", COSTS)
+@settings(fuzz, max_examples=12)
+@given(data=st.data())
+def test_options_of_every_command(monkeypatch, capsys, tmp_path, needed, name, data):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(COSTS[name], reached)
+    given = {"--" + parameter.replace("_", "-") for parameter, *_ in options(name)}
+    words = [name, *needed[name]]
+    for flag in data.draw(st.lists(st.sampled_from(sorted(given)), max_size=2)):
+        words += [flag, data.draw(ARGUMENTS)]
+    code, said = called(monkeypatch, capsys, *words)
+    assert code == 0 or (code in (1, 2) and said.startswith("ddpm: "))
+    assert code == 0 or is_one_line(said)

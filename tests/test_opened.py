@@ -1,6 +1,8 @@
 """Models from weights, from a run's folder, with a LoRA; and runs that start so."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +83,44 @@ def test_the_scale_of_a_lora_goes_from_nothing_to_all(made):
     assert torch.equal(answer(none), answer(load_model(made / "weights")))
     part = open_model(made / "weights", lora=file, lora_scale=0.8)
     assert not torch.equal(answer(part), answer(none))
+
+
+def changed_card(made, tmp_path, **config) -> Path:
+    """The LoRA, with another configuration on its card."""
+    shutil.copytree(made / "lora", tmp_path / "lora")
+    path = tmp_path / "lora" / "card.json"
+    card = json.loads(path.read_text())
+    card["config"] |= config
+    path.write_text(json.dumps(card))
+    return path.parent
+
+
+@pytest.mark.parametrize("base", [None, 7, "", []])
+def test_a_lora_whose_card_names_no_model_is_refused(made, tmp_path, base):
+    with pytest.raises(ValueError, match=r"card\.json, 'config': 'base' must be text"):
+        open_model(changed_card(made, tmp_path, base=base))
+
+
+@pytest.mark.parametrize("known", ["", "0" * 64])
+def test_a_lora_of_itself_is_refused(made, tmp_path, known):
+    base = {"base": str(tmp_path / "lora"), "sha256 of base": known}
+    folder = changed_card(made, tmp_path, **base)
+    for look in (open_model, trained_as):
+        with pytest.raises(ValueError, match="'base' leads back to this LoRA"):
+            look(folder)
+
+
+def test_a_lora_of_weights_that_have_changed_is_refused(made, tmp_path):
+    folder = changed_card(made, tmp_path, **{"sha256 of base": "0" * 64})
+    with pytest.raises(ValueError, match="was trained for other weights .* --lora"):
+        open_model(folder)
+    added = open_model(made / "weights", lora=folder)  # as the message says
+    assert torch.equal(answer(added), answer(open_model(made / "lora")))
+
+
+def test_a_lora_beside_a_lora_is_refused(made):
+    with pytest.raises(ValueError, match="is a LoRA already: name its model beside"):
+        open_model(made / "lora", lora=made / "lora")
 
 
 def test_only_the_change_is_trained_and_a_resumed_run_goes_on(made):

@@ -83,17 +83,43 @@ def test_a_photo_and_its_mirror_image_are_copies(small, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "answer"),
     [
-        ({"minutes": "a"}, "numbers with commas between, got 'a'"),
-        ({"minutes": "nan"}, "minutes must be"),
-        ({"minutes": "0"}, "minutes must be"),
-        ({"sizes": "0"}, "must be in 1..88, .* got 0"),
+        ({"minutes": "a"}, "numbers in .* with commas between, got 'a'"),
+        ({"minutes": "nan"}, "--minutes takes numbers in 0.001..1000000.0"),
+        ({"minutes": "0"}, "--minutes takes numbers in 0.001..1000000.0"),
+        ({"sizes": "0"}, "--sizes takes numbers in 1.."),
+        ({"sizes": ""}, "--sizes takes numbers in 1.."),
+        ({"n": 61}, "--n 61 needs twice as many photos .* holds 120"),
+        ({"n": 0}, "n must be at least 8, got 0"),
+        ({"calls": 0}, "steps must lie in 1..1000, got 0"),
+        ({"calls": 1001}, "steps must lie in 1..1000, got 1001"),
+        ({"seed": -1}, "seed must lie in 0.., got -1|seed must lie in 0..2147483648"),
         ({"sizes": "89"}, "must be in 1..88, .* got 89"),
     ],
 )
 def test_what_no_run_can_have_is_refused_at_once(small, changed, answer):
     with pytest.raises(ValueError, match=answer):
-        photo_grid.main(**small, **{"sizes": "16", "minutes": "1"} | changed)
-    assert not small["runs"].exists()
+        photo_grid.main(**{**small, "sizes": "16", "minutes": "1"} | changed)
+    assert not small["runs"].exists() and not small["out"].exists()
+
+
+def test_a_run_of_other_photos_is_not_taken_for_this_one(small, tmp_path):
+    photo_grid.main(**small, sizes="16", minutes="0.001")
+    cars = draw_toy_cars(130, size=16, seed=1, workers=1)
+    write_packed(tmp_path / "others", cars.images)
+    changed = small | {"data": str(tmp_path / "others")}
+    with pytest.raises(ValueError, match="16-0.001-0 holds another run; it differs in"):
+        photo_grid.main(**changed, sizes="16", minutes="0.001")
+
+
+@pytest.mark.parametrize("name", ["row.json", "../rate.json"])
+def test_a_half_written_file_is_named(small, name):
+    photo_grid.main(**small, sizes="16", minutes="0.001")
+    folder = small["runs"] / "16-0.001-0"
+    (small["out"] / "results.json").unlink()
+    (folder / "row.json").unlink()
+    (folder / name).write_text('{"step')
+    with pytest.raises(ValueError, match=Path(name).name.replace(".", r"\.")):
+        photo_grid.main(**small, sizes="16", minutes="0.001")
 
 
 def test_the_page_prints_what_was_measured():

@@ -87,6 +87,22 @@ def test_an_unknown_row_is_refused(small):
         recipes.main(["pixel"], **small)
 
 
+@pytest.mark.parametrize(
+    ("changed", "answer"),
+    [
+        ({"only": "meassure"}, "unknown half of the work 'meassure'"),
+        ({"t_ends": "1000"}, "t_end must"),
+        ({"t_ends": "a"}, "--t-ends takes numbers in 0.."),
+        ({"seeds": "-1"}, "--seeds takes numbers in 0.."),
+        ({"calls": 1001}, "steps must lie in 1..1000, got 1001"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_training(small, changed, answer):
+    with pytest.raises(ValueError, match=answer):
+        recipes.main(["pixels"], **small | changed)
+    assert not small["runs"].exists() and not small["out"].exists()
+
+
 def test_every_row_is_a_preset_that_can_be():
     for name, recipe in recipes.RECIPES.items():
         chosen = recipe.preset(3)

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ddpm_core.datasets import draw_toy_cars, to_float, write_packed
+from ddpm_core.datasets.atomic import only_writer
 from ddpm_core.diffusion import diffusion_loss
 from ddpm_core.distillation import progressive
 from ddpm_core.samplers import last
@@ -87,7 +88,8 @@ def command(preset: Preset, out: Path, *more: str) -> list[str]:
 
 
 def start(*arguments: str, env=None) -> subprocess.Popen:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})}
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
+    env = {**ours, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})}
     return subprocess.Popen(
         [sys.executable, *arguments], env=env, text=True, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -132,7 +134,7 @@ def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path):
 
 
 def start_pair(*arguments: str) -> subprocess.Popen:
-    """Two processes that train together, on the CPU."""
+    """Two processes that train together, on the CPU; only torchrun says so."""
     return start(
         "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         *arguments,
@@ -175,6 +177,27 @@ def test_a_lost_process_ends_the_run_which_goes_on_with_another_number(
     finished(alone)
     finished(start(*command(preset, two, "--resume")))
     assert_same_losses(one, two)
+
+
+def test_workers_end_with_their_launcher_and_free_the_folder(packed, tmp_path):
+    preset, out = tiny(packed, epochs=10_000, strips=()), tmp_path / "run"
+    pair = start_pair(*command(preset, out))
+    while not list((out / "checkpoints").glob("*.safetensors")):
+        assert pair.poll() is None, pair.stdout.read()
+        time.sleep(0.05)
+    workers = psutil.Process(pair.pid).children(recursive=True)
+    assert sum("ddpm_core" in worker.cmdline() for worker in workers) == 2
+    with pytest.raises(BlockingIOError), only_writer(out):
+        pytest.fail("the first of the two writes here")
+    pair.kill()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    for worker in alive:
+        worker.kill()
+    assert not alive, "they trained on without their launcher"
+    with only_writer(out):
+        steps = [row["step"] for row in read_log(out) if "loss" in row]
+    assert steps == list(range(1, len(steps) + 1))
+    pair.communicate()
 
 
 def test_shares_of_a_batch_make_up_the_batch(packed):

@@ -17,7 +17,7 @@ from ddpm_core import diffusion, schedules, training, unet
 from ddpm_core.datasets import to_float
 from ddpm_core.datasets.toy_cars import draw_toy_cars
 from ddpm_core.types import Images
-from ddpm_core.workshop.tables import write_table
+from ddpm_core.workshop.tables import table_writer
 
 BATCH = 32
 RATE = 3e-3
@@ -112,11 +112,13 @@ def rows_of_parts(steps: int, seeds: range) -> Iterator[dict]:
 
 def parts(
     out: Annotated[Path, typer.Option(help="JSON file to write")],
-    steps: Annotated[int, typer.Option(min=1, help="steps of 32 cars")] = 1_500,
-    seeds: Annotated[int, typer.Option(min=1, help="trainings of each")] = 3,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="steps of 32 cars")
+    ] = 1_500,
+    seeds: Annotated[int, typer.Option(min=1, max=1_000, help="trainings of each")] = 3,
 ) -> None:
     """Train a tiny U-Net without one of its parts on one core and write the table."""
     torch.set_num_threads(1)
     options = {"out": out, "steps": steps, "seeds": seeds}
-    facts = {"bands": BANDS}
-    write_table("measure-parts", options, rows_of_parts(steps, range(seeds)), facts)
+    with table_writer("measure-parts", options) as write:
+        write(rows_of_parts(steps, range(seeds)), {"bands": BANDS})

@@ -1,5 +1,6 @@
 """Measures a model that leads away from a worse version of itself. Chapter 10."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.opened import open_model
 from ddpm_core.workshop.presets import training_of
-from ddpm_core.workshop.tables import write_table
+from ddpm_core.workshop.tables import table_writer
 
 SCALES = (1.0, 1.5, 2.0, 3.0)
 
@@ -38,14 +39,21 @@ def main(
     name: Annotated[str, typer.Argument(help="shipped weights, a folder, or a run")],
     guide: Annotated[str, typer.Argument(help="a worse model of the same images")],
     out: Annotated[Path, typer.Option(help="JSON file to write")],
-    n: Annotated[int, typer.Option(min=16, help="samples of each row")] = 1_000,
+    n: Annotated[
+        int, typer.Option(min=16, max=1_000_000, help="samples of each row")
+    ] = 1_000,
     steps: Annotated[int, typer.Option(min=1, help="steps of DDIM")] = 20,
-    starts: Annotated[int, typer.Option(min=1, help="sets of n starting points")] = 3,
+    starts: Annotated[
+        int, typer.Option(min=1, max=1_000, help="sets of n starting points")
+    ] = 3,
 ) -> None:
     """Measure a model over scales of autoguidance on one core and write the table."""
     torch.set_num_threads(1)
-    open_model(name).denoiser(guide=open_model(guide))  # one that fits, or an error
+    # One that fits, or an error.
+    open_model(name).check_sampling(steps, guide=open_model(guide))
     options = {"out": out, "n": n, "steps": steps, "starts": starts}
     found = rows(name, guide, range(starts), n=n, steps=steps)
     facts = {"model": name, "guide": guide}
-    write_table(f"measure-autoguidance {name} {guide}", options, found, facts)
+    command = shlex.join(["measure-autoguidance", name, guide])
+    with table_writer(command, options) as write:
+        write(found, facts)

@@ -23,17 +23,21 @@ import typer
 from PIL import Image
 
 from ddpm_core.checking import quoted
+from ddpm_core.config import ModelConfig
+from ddpm_core.datasets.atomic import written_file
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.models import DiffusionModel, quick
+from ddpm_core.options import one_of
+from ddpm_core.samplers import times_by_name
 from ddpm_core.types import Images
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.estimate import forward_flop
-from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.folder import read_log, write_object
 from ddpm_core.workshop.opened import open_model, trained_as
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
 from ddpm_core.workshop.presets import Preset, preset
 from ddpm_core.workshop.run import Run
-from ddpm_core.workshop.tables import write_table
+from ddpm_core.workshop.tables import table_writer
 
 SHOWN = 64  # samples in the picture
 AUDITED = 16  # samples above their nearest training image
@@ -109,9 +113,9 @@ def train(run: Run, referee: Judge, marks: Sequence[float], calls: int) -> list[
             left = [mark for mark in left if mark * run.steps > row["step"]]
             place = {key: row[key] for key in ("step", "epoch", "seconds")}
             known.append(place | referee.score(model, sampler="ddim", calls=calls))
-            path.write_text(
-                "".join(json.dumps(row) + "\n" for row in known), encoding="utf-8"
-            )
+            with written_file(path) as new:
+                text = "".join(json.dumps(row) + "\n" for row in known)
+                new.write_text(text, encoding="utf-8")
             print(known[-1], flush=True)
     return known
 
@@ -197,23 +201,37 @@ def numbers(name: str, text: str, kind: type, low: float, high: float) -> list:
     return found
 
 
+def check_calls(model: ModelConfig, counts: Sequence[int], t_end: int = 0) -> None:
+    """Raise ValueError for numbers of network calls that the model cannot take."""
+    schedule = model.make_schedule()
+    for count in counts:
+        for sampler in COMPARED if count <= FEW else ("ddim",):
+            times_by_name(sampler, schedule, count, t_end=t_end)
+
+
 @preset_options
 def main(
     name: Annotated[str, typer.Argument(help="name of a preset")],
     run: Annotated[Path, typer.Option(help="folder of the run")],
     out: Annotated[Path, typer.Option(help="folder to write results to")],
-    n: Annotated[int, typer.Option(help="samples, and held-out images")] = 2048,
+    n: Annotated[
+        int, typer.Option(min=8, max=1_000_000, help="samples, and held-out images")
+    ] = 2048,
     features: Annotated[str, typer.Option(help="imagenet or inception")] = "imagenet",
     marks: Annotated[
         str, typer.Option(help="fractions of the run after which it is measured")
     ] = "0.05,0.1,0.2,0.4,0.7,1",
-    mark_calls: Annotated[int, typer.Option(help="network calls for these")] = 20,
+    mark_calls: Annotated[
+        int, typer.Option(min=1, help="network calls for these")
+    ] = 20,
     table: Annotated[
         str, typer.Option(help="network calls of the table at the end")
     ] = "5,10,20,50",
     t_end: Annotated[
         int | None,
-        typer.Option(help="time from which the last call is; left out: the decoder's"),
+        typer.Option(
+            min=0, help="time from which the last call is; left out: the decoder's"
+        ),
     ] = None,
     **options,
 ) -> None:
@@ -221,6 +239,9 @@ def main(
     chosen: Preset = preset(name).replace(**changed_fields(options))
     counts = numbers("table", table, int, 1, chosen.model.T)
     shares = numbers("marks", marks, float, 0, 1)
+    check_calls(chosen.model, [mark_calls])
+    check_calls(chosen.model, [*counts, PICTURED], t_end or 0)
+    one_of("features", features, evaluation.EXTRACTORS)
     out.mkdir(parents=True, exist_ok=True)
     started = (run / "config.json").exists()
     training = (Run.resume if started else Run.begin)(run, chosen)
@@ -237,8 +258,7 @@ def main(
     for row in by_calls(training.model, referee, counts, t_end):
         found["table"].append(row)
         print(row, flush=True)
-        text = json.dumps(found, indent=1) + "\n"
-        (out / "results.json").write_text(text, encoding="utf-8")
+        write_object(out / "results.json", found)
 
 
 def by_calls(
@@ -255,14 +275,18 @@ def measure_calls(
     name: Annotated[str, typer.Argument(help="shipped weights, a folder, or a run")],
     out: Annotated[Path, typer.Option(help="JSON file to write")],
     counts: Annotated[str, typer.Option(help="network calls")] = "10,20,50",
-    n: Annotated[int, typer.Option(min=16, help="samples, and photos")] = 1024,
+    n: Annotated[
+        int, typer.Option(min=16, max=1_000_000, help="samples, and photos")
+    ] = 1024,
     features: Annotated[str, typer.Option(help="imagenet or inception")] = "imagenet",
 ) -> None:
     """Measure a model of photos at several numbers of network calls."""
     model, trained = open_model(name), trained_as(name)
     calls = numbers("counts", counts, int, 1, model.schedule.T)
-    real = evaluation.real_images(trained.data, trained, n, trained.seed + 1)
-    referee = Judge(evaluation.extractor(features), *real, trained.data)
+    check_calls(model.config, calls, model.t_end)
+    one_of("features", features, evaluation.EXTRACTORS)
     options = {"out": out, "counts": counts, "n": n, "features": features}
-    rows = by_calls(model, referee, calls, model.t_end)
-    write_table(f"measure-calls {name}", options, rows, {"model": name})
+    with table_writer(shlex.join(["measure-calls", name]), options) as write:
+        real = evaluation.real_images(trained.data, trained, n, trained.seed + 1)
+        referee = Judge(evaluation.extractor(features), *real, trained.data)
+        write(by_calls(model, referee, calls, model.t_end), {"model": name})

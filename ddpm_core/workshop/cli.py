@@ -5,7 +5,10 @@ Only the command that is called is imported, so that help appears at once.
 
 import os
 import sys
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
+from math import isfinite
 from typing import Annotated, NamedTuple
 
 import typer
@@ -204,7 +207,23 @@ def unloaded() -> None:
 def load(place: str):
     """Import the function of a command."""
     module, function = place.split(":")
-    return getattr(import_module(f"ddpm_core.workshop.{module}"), function)
+    return of_finite_numbers(
+        getattr(import_module(f"ddpm_core.workshop.{module}"), function)
+    )
+
+
+def of_finite_numbers(command: Callable) -> Callable:
+    """The command, which refuses NaN and infinity: the range of an option takes NaN."""
+
+    @wraps(command)
+    def checked(**options):
+        for name, value in options.items():
+            if isinstance(value, float) and not isfinite(value):
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} must be a finite number, got {value}")
+        return command(**options)
+
+    return checked
 
 
 def in_one_line(error: Exception) -> str:

@@ -64,9 +64,12 @@ def patient_of(name: str | Path, data: str = "") -> Patient:
     """Open a run, or weights, whose data may be named where they lie elsewhere.
 
     Of toy cars others are drawn for weights than were trained on. Raises as
-    `open_model`, `Run.open` and `load_split` do.
+    `open_model`, `Run.open` and `load_split` do, and ValueError for other data than a
+    run's own.
     """
     if is_run(name):
+        if data:
+            raise ValueError(f"--data is for weights: {name} is a run, with its data")
         run = Run.open(Path(name))
         log = read_log(Path(name))
         return Patient(str(name), run.preset, run.model, run.batches, log, run.net)
@@ -223,8 +226,16 @@ class Examined:
 
 
 def examine(patient: Patient) -> Examined:
-    """Measure a patient. Takes BANDS * EACH images through the network some times."""
+    """Measure a patient. Takes BANDS * EACH images through the network some times.
+
+    Raises ValueError for fewer than two training images.
+    """
     split, model = patient.split, patient.model
+    if len(split.train) < 2:
+        raise ValueError(
+            f"{patient.name} was trained on {len(split.train)} image: the doctor needs "
+            "two or more, to see how far images differ"
+        )
     held_rows = split.held_out if len(split.held_out) >= 8 else split.train
     held, train = draw(patient, held_rows), draw(patient, split.train)
     fitted, _ = patient.batches.clean(split.train[:FITTED])
@@ -612,8 +623,13 @@ def flat_for(log: list[dict]) -> str:
 def curves(found: Examined) -> dict[str, list[float]]:
     """The losses by timestep and their bounds, as JSON can hold them."""
     bands = {"linear": found.linear, "least": found.least, "held_out": found.held_out}
-    parts = {name: [float(f"{x:.4g}") for x in v] for name, v in bands.items()}
-    return {"t": found.times, "snr": [float(f"{x:.4g}") for x in found.snr]} | parts
+    parts = {name: list(map(_figures, values)) for name, values in bands.items()}
+    return {"t": found.times, "snr": list(map(_figures, found.snr))} | parts
+
+
+def _figures(x: float | Tensor) -> float | None:
+    """Four digits of a number; None, JSON's null, for what is none."""
+    return float(f"{x:.4g}") if isfinite(x) else None
 
 
 def healthy_curves(found: Examined) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddpm_core.datasets.atomic import written_file
 from ddpm_core.values import quoted
 from ddpm_core.workshop.presets import Preset
 
@@ -63,6 +64,16 @@ class RunFolder:
                 "these values, or another --out"
             )
         return changes
+
+    def check_same(self, preset: Preset) -> None:
+        """Refuse to take what stands here, if anything does, for this preset's run."""
+        if not (self.path / "config.json").exists():
+            return
+        if changes := self.check_resumable(preset):
+            raise ValueError(
+                f"{self.path} holds another run; it differs in {listed(changes)}: "
+                "remove it, or name another place"
+            )
 
     def check_data(self, preset: Preset, facts: dict) -> None:
         """Refuse to go on with other images than the run was begun with."""
@@ -196,6 +207,12 @@ def read_object(path: Path) -> dict:
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold an object, got {quoted(values)}")
     return values
+
+
+def write_object(path: Path, values: dict) -> None:
+    """Write a JSON object, whole or not at all."""
+    with written_file(path) as new:
+        new.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def differences(new: Preset, old: Preset) -> dict[str, tuple]:

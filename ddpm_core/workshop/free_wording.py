@@ -1,5 +1,6 @@
 """Measures what text models make of prompts in free wording. Chapter 10."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from ddpm_core.datasets.toy_cars import draw_toy_cars
 from ddpm_core.models import DiffusionModel
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.opened import open_model, trained_as
-from ddpm_core.workshop.tables import write_table
+from ddpm_core.workshop.tables import table_writer
 
 PROMPTS = (
     "a purple sports car by day",
@@ -39,6 +40,14 @@ def described(model: DiffusionModel, prompts: list[str], **how) -> dict:
     }
 
 
+def check_models(names: list[str], steps: int, scale: float) -> None:
+    """Raise ValueError for models without captions, and as `check_sampling` does."""
+    for name in names:
+        if not trained_as(name).model.text:
+            raise ValueError(f"{name} takes no captions: name text models")
+        open_model(name).check_sampling(steps, prompts=[""], scale=scale)
+
+
 def rows(names: list[str], many: int, n: int, how: dict) -> Iterator[dict]:
     """Yield a row for each model and prompt, and one for the captions of new cars.
 
@@ -59,16 +68,23 @@ def rows(names: list[str], many: int, n: int, how: dict) -> Iterator[dict]:
 def main(
     names: Annotated[list[str], typer.Argument(help="text models: weights or runs")],
     out: Annotated[Path, typer.Option(help="JSON file to write")],
-    many: Annotated[int, typer.Option(min=16, help="captions of new cars")] = 1_000,
-    n: Annotated[int, typer.Option(min=16, help="samples of each other prompt")] = 48,
+    many: Annotated[
+        int, typer.Option(min=16, max=1_000_000, help="captions of new cars")
+    ] = 1_000,
+    n: Annotated[
+        int, typer.Option(min=16, max=100_000, help="samples of each other prompt")
+    ] = 48,
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 20,
-    scale: Annotated[float, typer.Option(min=0, help="guidance")] = 1.5,
-    seed: Annotated[int, typer.Option(help="seed of the samples")] = 0,
+    scale: Annotated[float, typer.Option(min=0, max=100, help="guidance")] = 1.5,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="seed of the samples")
+    ] = 0,
 ) -> None:
     """Measure text models on prompts in free wording, on one core; write the table."""
     torch.set_num_threads(1)
     options = {"out": out, "many": many, "n": n, "steps": steps, "scale": scale}
     options["seed"] = seed
     how = {"steps": steps, "scale": scale, "seed": seed}
-    command = " ".join(["measure-wordings", *names])
-    write_table(command, options, rows(names, many, n, how), {})
+    check_models(names, steps, scale)
+    with table_writer(shlex.join(["measure-wordings", *names]), options) as write:
+        write(rows(names, many, n, how), {})

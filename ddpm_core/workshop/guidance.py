@@ -16,7 +16,7 @@ from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.types import Features
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.presets import Preset, training_of
-from ddpm_core.workshop.tables import write_table
+from ddpm_core.workshop.tables import table_writer
 
 MODEL = "toy-cars-text-uniform-32"
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
@@ -75,18 +75,21 @@ def rows(n: int, steps: int, seed: int) -> Iterator[dict]:
 
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write")],
-    n: Annotated[int, typer.Option(min=16, help="captions at each scale")] = 1_000,
-    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 20,
-    seed: Annotated[int, typer.Option(help="seed of the samples")] = 0,
+    n: Annotated[
+        int, typer.Option(min=16, max=1_000_000, help="captions at each scale")
+    ] = 1_000,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1_000, help="network calls an image")
+    ] = 20,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="seed of the samples")
+    ] = 0,
 ) -> None:
     """Measure a text model over guidance scales on one core and write the table."""
     torch.set_num_threads(1)
     options = {"out": out, "n": n, "steps": steps, "seed": seed}
-    real = (cars_of_one_prompt(n // 2, seed + i) for i in (1, 2))
-    ceiling = metrics.density_coverage(*real).coverage
-    write_table(
-        "measure-guidance",
-        options,
-        rows(n, steps, seed),
-        {"prompt": ONE_PROMPT, "coverage by real cars": ceiling},
-    )
+    with table_writer("measure-guidance", options) as write:
+        real = (cars_of_one_prompt(n // 2, seed + i) for i in (1, 2))
+        ceiling = metrics.density_coverage(*real).coverage
+        facts = {"prompt": ONE_PROMPT, "coverage by real cars": ceiling}
+        write(rows(n, steps, seed), facts)

@@ -109,7 +109,8 @@ def apply_lora(
     `scale` 0 leaves the network as it was, 1 takes the change as trained. Raises
     ValueError for a state of another network.
     """
-    ranks = {len(tensor) for name, tensor in state.items() if name.endswith(DOWN)}
+    downs = [tensor for name, tensor in state.items() if name.endswith(DOWN)]
+    ranks = {len(tensor) if tensor.ndim else 0 for tensor in downs}
     if len(ranks) != 1:
         raise ValueError(f"a LoRA has one rank for all layers, got {sorted(ranks)}")
     wanted = lora_state(add_lora(net, ranks.pop(), scale))

@@ -16,6 +16,7 @@ from ddpm_core.models import (
     load_model,
 )
 from ddpm_core.unet import UNetConfig
+from ddpm_core.values import quoted
 from ddpm_core.weights import find_weights, load_weights, read_card
 from ddpm_core.workshop.folder import RunFolder, flat
 from ddpm_core.workshop.lora import add_lora, apply_lora, merge_lora
@@ -41,14 +42,15 @@ def open_model(
     Of a run it takes the averaged weights of the newest checkpoint. `lora`: the folder
     of a LoRA, or the file in it, whose change is added `lora_scale` times; the folder
     of a LoRA as `name` is the model that it was made for, changed. Raises as
-    `load_model` does, FileNotFoundError for a run without a checkpoint, and ValueError
-    for a LoRA of another network.
+    `load_model` and `base_of` do, FileNotFoundError for a run without a checkpoint, and
+    ValueError for a LoRA of another network, or for one beside another.
     """
     if is_run(name):
         model = model_of_run(Path(name), device)
     elif is_lora(name):
-        base = read_card(name)["config"]["base"]
-        return open_model(base, device, lora=name, lora_scale=lora_scale)
+        if lora:
+            raise ValueError(f"{name} is a LoRA already: name its model beside {lora}")
+        return open_model(base_of(name), device, lora=name, lora_scale=lora_scale)
     else:
         model = load_model(name, device)
     return with_lora(model, lora, lora_scale) if lora else model
@@ -57,6 +59,33 @@ def open_model(
 def is_lora(name: str | Path) -> bool:
     """Whether these weights are a LoRA, and no model of their own."""
     return read_card(name).get("kind") == "lora"
+
+
+def base_of(name: str | Path) -> str:
+    """The weights that a LoRA changes, by name.
+
+    Raises ValueError where its card names none, leads back to it, or names weights that
+    are no longer those it was trained for.
+    """
+    passed, at = [], name
+    while not is_run(at) and is_lora(at):
+        passed.append(find_weights(at).resolve())
+        card, path = read_card(at), passed[-1] / "card.json"
+        at = card["config"].get("base")
+        if not isinstance(at, str) or not at:
+            raise ValueError(f"{path}, 'config': 'base' must be text, got {quoted(at)}")
+        if is_run(at):
+            break
+        if find_weights(at).resolve() in passed:
+            raise ValueError(f"{path}, 'config': 'base' leads back to this LoRA")
+        known = card["config"].get("sha256 of base")
+        if known and read_card(at)["sha256"] != known:
+            raise ValueError(
+                f"{path.parent} was trained for other weights {at} than there are now "
+                f"(sha256 {quoted(known)[:14]}...): train it again, or add it to these "
+                "with --lora"
+            )
+    return read_card(name)["config"]["base"]
 
 
 def with_lora(model: DiffusionModel, lora: str | Path, scale: float) -> DiffusionModel:
@@ -97,7 +126,7 @@ def trained_as(name: str | Path) -> Preset:
     if not is_lora(name):
         return training_of(name)
     card = read_card(name)
-    model = trained_as(card["config"]["base"]).model
+    model = trained_as(base_of(name)).model
     return Preset.from_dict({**card["training"], "model": model.to_dict()})
 
 

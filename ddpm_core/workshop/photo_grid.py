@@ -9,7 +9,6 @@ minutes see equally many images. Samples of all are measured on the same photos,
 no run was trained on. What is done is not repeated.
 """
 
-import json
 import shlex
 import sys
 from dataclasses import asdict
@@ -23,15 +22,18 @@ import typer
 from ddpm_core.datasets import PackedImages, to_float
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.types import Images
-from ddpm_core.values import check_number
+from ddpm_core.values import check_count
 from ddpm_core.workshop import evaluation, recipes
+from ddpm_core.workshop.capstone import check_calls, numbers
 from ddpm_core.workshop.evaluation import nearest_images
-from ddpm_core.workshop.presets import Preset
-from ddpm_core.workshop.recipes import SHOWN, Recipe, numbers
+from ddpm_core.workshop.folder import RunFolder, read_object, write_object
+from ddpm_core.workshop.presets import Preset, preset
+from ddpm_core.workshop.recipes import MINUTES, SHOWN, Recipe, number_in
 from ddpm_core.workshop.run import Run
 
 BASE = "photos-32"
 WARMUP = 100  # steps of rising learning rate, in every run
+RATE = "processor seconds a step"
 COPY = 0.5  # of the distance that held-out photos usually have: nearer is a copy
 
 
@@ -60,11 +62,8 @@ def steps_of(recipe: Recipe, chosen: Preset, runs: Path, minutes: float) -> int:
     known = runs / "rate.json"
     if not known.exists():
         seconds = recipes.seconds_a_step(recipe, chosen)
-        runs.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"processor seconds a step": round(seconds, 5)}) + "\n"
-        known.write_text(text, encoding="utf-8")
-    (seconds,) = json.loads(known.read_text(encoding="utf-8")).values()
-    return max(1, round(60 * minutes / seconds))
+        write_object(known, {RATE: max(round(seconds, 5), 1e-5)})
+    return max(1, round(60 * minutes / number_in(known, RATE)))
 
 
 def train(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dict:
@@ -74,8 +73,8 @@ def train(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dict:
         steps = steps_of(recipe, chosen, folder.parent, minutes)
         with recipes.open_run(folder, recipe, chosen) as run:
             found = recipes.train_row(run, chosen, steps)
-        done.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return json.loads(done.read_text(encoding="utf-8"))
+        write_object(done, found)
+    return read_object(done)
 
 
 def copies(run: Run, samples: Images) -> dict[str, float]:
@@ -110,24 +109,24 @@ def measure(
 
 
 def checked(
-    minutes: str, sizes: str, data: str, n: int
+    minutes: str, sizes: str, data: str, n: int, calls: int, seed: int
 ) -> tuple[list[float], list[int]]:
     """The minutes and sizes as numbers; ValueError for those that no run can have."""
-    try:
-        lengths, photos = [float(m) for m in minutes.split(",")], numbers(sizes)
-    except ValueError:
+    lengths = numbers("minutes", minutes, float, *MINUTES)
+    photos = numbers("sizes", sizes, int, 1, 10**9)
+    check_count("seed", seed, *recipes.SEEDS)
+    check_calls(preset(BASE).model, [calls])
+    there = len(PackedImages.open(data))
+    check_count("n", n, 8)
+    if 2 * n > there:
         raise ValueError(
-            "--minutes and --sizes take numbers with commas between, got "
-            f"{minutes!r} and {sizes!r}"
-        ) from None
-    most = len(PackedImages.open(data)) - n
-    for length in lengths:
-        check_number("minutes", length, above=0)
+            f"--n {n} needs twice as many photos to measure on, {data} holds {there}"
+        )
     for size in photos:
-        if not 1 <= size <= most:
+        if size > there - n:
             raise ValueError(
-                f"--sizes must be in 1..{most}, as {n} of the photos of {data} are for "
-                f"measuring, got {size}"
+                f"--sizes must be in 1..{there - n}, as {n} of the photos of {data} "
+                f"are for measuring, got {size}"
             )
     return lengths, photos
 
@@ -148,21 +147,26 @@ def main(
     data: Annotated[str, typer.Option(help="packed folder of the photos")] = (
         "data/stanford-cars-32"
     ),
-    n: Annotated[int, typer.Option(help="samples, and held-out photos")] = 1024,
-    calls: Annotated[int, typer.Option(help="network calls a sample")] = 20,
-    seed: Annotated[int, typer.Option(help="seed of the runs")] = 0,
+    n: Annotated[
+        int, typer.Option(min=8, max=1_000_000, help="samples, and held-out photos")
+    ] = 1024,
+    calls: Annotated[int, typer.Option(min=1, help="network calls a sample")] = 20,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="seed of the runs")] = 0,
 ) -> None:
     """Train on so many photos for so many minutes of a core, and measure each run."""
-    for length, size in product(*checked(minutes, sizes, data, n)):
-        key = {"photos": size, "minutes": length, "seed": seed, "n": n, "calls": calls}
-        rows = recipes.read(out)
-        if any(key.items() <= known.items() for known in rows):
-            continue
+    grid = product(*checked(minutes, sizes, data, n, calls, seed))
+    recipes.read(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for length, size in grid:
         recipe, folder = row(size, data), runs / f"{size}-{length:g}-{seed}"
         chosen = preset_of(recipe, size, seed)
+        RunFolder(folder).check_same(chosen)
+        key = {"photos": size, "minutes": length, "seed": seed, "n": n, "calls": calls}
+        if any(key.items() <= known.items() for known in recipes.read(out)):
+            continue
+        recipes.judge(data, n, 0, n, base=BASE)  # what it lacks is missed at once
         trained = train(recipe, chosen, folder, length)
-        out.mkdir(parents=True, exist_ok=True)
         found = key | measure(recipe, chosen, folder, out, n, calls) | trained
         found["command"] = shlex.join(["ddpm", *sys.argv[1:]])
-        recipes.write(out, [*rows, found])
+        recipes.add(out, found)
         print(found, flush=True)

@@ -25,20 +25,26 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm_core.datasets.atomic import written_file
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.latent import load_latent
 from ddpm_core.options import one_of
 from ddpm_core.types import Features, Images
+from ddpm_core.values import check_number
 from ddpm_core.workshop import evaluation
-from ddpm_core.workshop.capstone import Judge, commit, drawn
+from ddpm_core.workshop.capstone import Judge, check_calls, commit, drawn, numbers
 from ddpm_core.workshop.cascade import UpsamplerRun, draw_cascade
-from ddpm_core.workshop.folder import RunFolder
+from ddpm_core.workshop.folder import RunFolder, read_object, write_object
 from ddpm_core.workshop.presets import Preset, preset
 from ddpm_core.workshop.run import Run
 
 SHOWN = 32  # samples in a row's picture
 SECONDS = 20.0  # of processor time in which the speed is measured
 WARMUP = 4  # steps before
+ATTEMPTS = 50  # to add a row, a tenth of a second apart
+SEEDS = (0, 2**31)
+MINUTES = (0.001, 1e6)
+ONLY = ("train", "measure")
 
 
 @dataclass(frozen=True)
@@ -136,19 +142,32 @@ def seconds_a_step(recipe: Recipe, chosen: Preset) -> float:
 
 
 def train(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> None:
-    """Train a row for the minutes; its folder then holds `row.json`."""
+    """Train a row for the minutes; its folder then holds `row.json`.
+
+    Raises ValueError where the folder holds another run: of other photos, say.
+    """
+    RunFolder(folder).check_same(chosen)
     done = folder / "row.json"
     if done.exists():
         return
     plan = folder / "plan.json"  # written before the first step: a row can go on
     if not plan.exists():
         steps = max(1, round(60 * minutes / seconds_a_step(recipe, chosen)))
-        folder.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps({"steps": steps}) + "\n", encoding="utf-8")
-    steps = json.loads(plan.read_text(encoding="utf-8"))["steps"]
+        write_object(plan, {"steps": steps})
+    steps = number_in(plan, "steps")
     with open_run(folder, recipe, chosen) as run:
         found = train_row(run, chosen, steps)
-    done.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_object(done, found)
+
+
+def number_in(path: Path, name: str) -> float:
+    """Read a number above 0 of a JSON object; ValueError names the file."""
+    value = read_object(path).get(name)
+    try:
+        check_number(name, value, above=0)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return value
 
 
 def train_row(run: Run, chosen: Preset, steps: int) -> dict:
@@ -233,31 +252,39 @@ def measured(
     )
     scores = {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
     found = key | {"says": recipe.says, "changes": recipe.changes} | scores
-    found |= json.loads((folder / "row.json").read_text(encoding="utf-8"))
+    found |= read_object(folder / "row.json")
     found["command"] = shlex.join(["ddpm", *sys.argv[1:]])
-    write(out, [*read(out), found])
     picture = f"{folder.name}-{walk['calls']}-{walk['t_end']}.webp"
     save_grid(out / picture, samples[:SHOWN], ncols=8)
+    add(out, found)
     yield found
 
 
 def read(out: Path) -> list[dict]:
-    """The rows that were measured."""
+    """The rows that were measured; ValueError names a file that holds none."""
     path = out / "results.json"
-    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = read_object(path).get("rows") if path.exists() else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} must have 'rows', a list of objects")
+    return rows
 
 
-def write(out: Path, rows: list[dict]) -> None:
-    """Write the table, whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / "results.partial"
-    partial.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
-    partial.replace(out / "results.json")
+def add(out: Path, row: dict) -> None:
+    """Add a row to the table, which other processes may do meanwhile.
 
-
-def numbers(text: str) -> list[int]:
-    """Whole numbers with commas between."""
-    return [int(part) for part in text.split(",")]
+    A process that is killed leaves the table as it was, or with the row.
+    """
+    path = out / "results.json"
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            with written_file(path) as new:
+                text = json.dumps({"rows": [*read(out), row]}, indent=1) + "\n"
+                new.write_text(text, encoding="utf-8")
+            return
+        except BlockingIOError:  # another one adds its row: that takes a moment
+            if not left:
+                raise
+            time.sleep(0.1)
 
 
 def main(
@@ -270,10 +297,15 @@ def main(
     runs: Annotated[Path, typer.Option(help="folder of the runs")] = Path(
         "data/runs/recipes"
     ),
-    minutes: Annotated[float, typer.Option(help="processor time of a row")] = 10.0,
+    minutes: Annotated[
+        float,
+        typer.Option(min=MINUTES[0], max=MINUTES[1], help="processor time of a row"),
+    ] = 10.0,
     seeds: Annotated[str, typer.Option(help="seeds of each row")] = "0",
-    n: Annotated[int, typer.Option(help="samples, and held-out photos")] = 1024,
-    calls: Annotated[int, typer.Option(help="network calls a sample")] = 20,
+    n: Annotated[
+        int, typer.Option(min=8, max=1_000_000, help="samples, and held-out photos")
+    ] = 1024,
+    calls: Annotated[int, typer.Option(min=1, help="network calls a sample")] = 20,
     t_ends: Annotated[
         str,
         typer.Option(
@@ -289,13 +321,23 @@ def main(
     """Train rows of the table for equal minutes of a core, and measure them."""
     for name in names or ():
         one_of("recipe", name, RECIPES)
+    if only:
+        one_of("half of the work", only, ONLY)
     more = {"data": data} if data else {}
-    for seed, name in product(numbers(seeds), names or RECIPES):
+    each = numbers("seeds", seeds, int, *SEEDS)
+    ends = numbers("t-ends", t_ends, int, 0, 10**6) if t_ends else [None]
+    for name, t_end in product(names or RECIPES, ends):
+        check_calls(RECIPES[name].preset(0, **more).model, [calls], t_end or 0)
+    read(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for seed, name in product(each, names or RECIPES):
         recipe, folder = RECIPES[name], runs / f"{name}-{minutes:g}-{seed}"
         chosen = recipe.preset(seed, **more)
+        if only != "train":  # what it lacks is missed before it has trained
+            judge(chosen.data, chosen.held_out, chosen.seed, n)
         if only != "measure":
             train(recipe, chosen, folder, minutes)
         if only != "train":
-            for t_end in numbers(t_ends) if t_ends else [None]:
+            for t_end in ends:
                 for row in measured(name, folder, out, n, calls, t_end):
                     print(row, flush=True)

@@ -17,7 +17,7 @@ from ddpm_core.neighbours.classifier import load_classifier
 from ddpm_core.samplers import Step
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Features, Samples
-from ddpm_core.workshop.tables import write_table
+from ddpm_core.workshop.tables import table_writer
 
 MODEL = "toy-cars-32"
 CALLS = (5, 10, 20)
@@ -112,18 +112,21 @@ def rows(n: int, seeds: range, real: Features) -> Iterator[dict]:
 
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write")],
-    n: Annotated[int, typer.Option(min=2, help="cars of each row")] = 64,
-    starts: Annotated[int, typer.Option(min=1, help="sets of n starting points")] = 3,
+    n: Annotated[int, typer.Option(min=2, max=10_000, help="cars of each row")] = 64,
+    starts: Annotated[
+        int, typer.Option(min=1, max=1_000, help="sets of n starting points")
+    ] = 3,
 ) -> None:
     """Measure samplers of toy cars at equal calls on one core and write the table."""
     torch.set_num_threads(1)
-    cars = to_float(draw_toy_cars(REFERENCE + 12 * n, seed=6).images)
-    features = load_classifier().features(cars)
-    real, others = features[:REFERENCE], features[REFERENCE:].split(n)
-    facts = {
-        "floors": [metrics.frechet_distance(real, part) for part in others],
-        "kernel floors": [metrics.kernel_distance(real, part) for part in others],
-        "texture": metrics.texture(cars[:REFERENCE]),
-    }
     options = {"out": out, "n": n, "starts": starts}
-    write_table("measure-samplers", options, rows(n, range(starts), real), facts)
+    with table_writer("measure-samplers", options) as write:
+        cars = to_float(draw_toy_cars(REFERENCE + 12 * n, seed=6).images)
+        features = load_classifier().features(cars)
+        real, others = features[:REFERENCE], features[REFERENCE:].split(n)
+        facts = {
+            "floors": [metrics.frechet_distance(real, part) for part in others],
+            "kernel floors": [metrics.kernel_distance(real, part) for part in others],
+            "texture": metrics.texture(cars[:REFERENCE]),
+        }
+        write(rows(n, range(starts), real), facts)

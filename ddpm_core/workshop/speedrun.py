@@ -6,7 +6,6 @@ All that is measured is fixed here; what a recipe is free to change is how it tr
 The page book/speedrun.md has the rules and the records. Chapter 14.
 """
 
-import json
 import shlex
 import statistics
 import sys
@@ -21,10 +20,12 @@ import typer
 
 from ddpm_core.models import best_device
 from ddpm_core.options import one_of
+from ddpm_core.values import quoted
 from ddpm_core.weights import hardware, read_card
 from ddpm_core.workshop import evaluation, recipes
-from ddpm_core.workshop.capstone import commit
+from ddpm_core.workshop.capstone import commit, numbers
 from ddpm_core.workshop.cascade import UpsamplerRun
+from ddpm_core.workshop.folder import RunFolder, read_object, write_object
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
 from ddpm_core.workshop.presets import SMALL_UNET, Preset
 from ddpm_core.workshop.recipes import PIXELS, RECIPES, Recipe
@@ -84,14 +85,15 @@ def reference_step(rounds: int = 40) -> float:
 
 def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dict:
     """Train for the minutes and measure: one seed. What is done is not repeated."""
+    RunFolder(folder).check_same(chosen)
     known = folder / "attempt.json"
     if known.exists():
-        return json.loads(known.read_text(encoding="utf-8"))
+        return read_object(known)
+    referee = recipes.judge(chosen.data, chosen.held_out, chosen.seed, N)
     before = reference_step()
     recipes.train(recipe, chosen, folder, minutes)
     step = (before + reference_step()) / 2
-    trained = json.loads((folder / "row.json").read_text(encoding="utf-8"))
-    referee = recipes.judge(chosen.data, chosen.held_out, chosen.seed, N)
+    trained = read_object(folder / "row.json")
     with recipes.open_run(folder, recipe, chosen) as run:
         samples = recipes.samples_of(run, recipe, N, CALLS, T_END)
         photos = {"photos": len(run.split.images), "sha256": run.split.sha256[:12]}
@@ -104,7 +106,7 @@ def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dic
     found["reference steps"] = round(60 * trained["core minutes"] / step)
     found |= {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
     found |= photos | {"commit": trained["commit"], "versions": trained["versions"]}
-    known.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_object(known, found)
     return found
 
 
@@ -151,7 +153,8 @@ def check(changes: dict) -> None:
 def main(
     name: Annotated[str, typer.Argument(help=", ".join(ENTRIES))],
     minutes: Annotated[
-        float, typer.Option(min=0.01, help="processor time to train, each seed")
+        float,
+        typer.Option(min=0.01, max=1e6, help="processor time to train, each seed"),
     ],
     seeds: Annotated[str, typer.Option(help="a record has three")] = "0,1,2",
     title: Annotated[str, typer.Option(help="name of the record, if changed")] = "",
@@ -166,10 +169,14 @@ def main(
     """Train a recipe for minutes of one CPU core; measure it, and write its record."""
     recipe, changes = ENTRIES[one_of("recipe", name, ENTRIES)], changed_fields(options)
     check(changes)
+    title, found = title or name, []
+    if Path(title).name != title:
+        raise ValueError(f"--title must be a name without folders, got {quoted(title)}")
+    tried = numbers("seeds", seeds, int, *recipes.SEEDS)
     free = given(recipe.preset(0, **changes), recipe)
     torch.set_num_threads(1)
-    title, found = title or name, []
-    for seed in recipes.numbers(seeds):
+    out.mkdir(parents=True, exist_ok=True)
+    for seed in tried:
         chosen = recipe.preset(seed, **changes)
         folder = runs / f"{title}-{minutes:g}-{seed}"
         found.append(attempt(recipe, chosen, folder, minutes))
@@ -183,7 +190,5 @@ def main(
     whole["given"] = free
     whole["command"] = shlex.join(["ddpm", *sys.argv[1:]])
     whole |= {"commit": commit(), "hardware": hardware()}
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(whole, indent=1) + "\n"
-    (out / f"{title}-{minutes:g}.json").write_text(text, encoding="utf-8")
+    write_object(out / f"{title}-{minutes:g}.json", whole)
     typer.echo(f"{'reached' if whole['reached'] else 'missed'}: {out}")

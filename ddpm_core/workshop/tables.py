@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache, lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from ddpm_core.datasets.atomic import written_file
 from ddpm_core.datasets.toy_cars import draw_toy_cars
 from ddpm_core.options import one_of
 from ddpm_core.types import Images
-from ddpm_core.weights import command_line, hardware
+from ddpm_core.weights import command_line, find_weights, hardware
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.contenders import CPU, Contender, load_contender
 
@@ -165,41 +166,55 @@ def remembering(extractor: evaluation.Extractor) -> evaluation.Extractor:
 def main(
     table: Annotated[str, typer.Argument(help=", ".join(TABLES))],
     out: Annotated[Path, typer.Option(help="JSON file to write")],
-    n: Annotated[int, typer.Option(help="samples of each contender")] = 2_000,
-    seed: Annotated[int, typer.Option(help="seed of the samples")] = 0,
-    repeats: Annotated[int, typer.Option(help="batches timed; 0: no speed")] = 3,
+    n: Annotated[
+        int, typer.Option(min=8, max=1_000_000, help="samples of each contender")
+    ] = 2_000,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="seed of the samples")
+    ] = 0,
+    repeats: Annotated[
+        int, typer.Option(min=0, max=1_000, help="batches timed; 0: no speed")
+    ] = 3,
     device: Annotated[str, typer.Option(help="cpu: one core of it; or cuda")] = "cpu",
     features: Annotated[str, typer.Option(help="measure on these too: imagenet")] = "",
 ) -> None:
     """Measure the contenders of a table on one device and write it."""
     torch.set_num_threads(1)
-    others = [remembering(evaluation.extractor(features))] if features else []
-    rows = (
-        measure(contender, sampler, n=n, seed=seed, repeats=repeats, others=others)
-        for sampler, contender in contenders(table, torch.device(device))
-    )
-    real = real_cars(n, seed + 1)
-    facts = {
-        "real": evaluation.attribute_report(real),
-        "real brightness": brightness_report(real),
-    }
+    for name in TABLES[one_of("table", table, TABLES)]:
+        find_weights(name)  # what is missing is missed before any row is measured
+    one_of("device", device, ("cpu", "cuda"))
     options = {"out": out, "n": n, "seed": seed, "repeats": repeats, "device": device}
     options |= {"features": features} if features else {}
-    write_table(f"measure {table}", options, rows, facts)
+    with table_writer(f"measure {table}", options) as write:
+        others = [remembering(evaluation.extractor(features))] if features else []
+        rows = (
+            measure(contender, sampler, n=n, seed=seed, repeats=repeats, others=others)
+            for sampler, contender in contenders(table, torch.device(device))
+        )
+        real = real_cars(n, seed + 1)
+        facts = {
+            "real": evaluation.attribute_report(real),
+            "real brightness": brightness_report(real),
+        }
+        write(rows, facts)
 
 
-def write_table(
-    command: str, options: dict[str, object], rows: Iterable[dict], facts: dict
-) -> None:
-    """Write rows, as they are measured, with the command that repeats them.
+@contextmanager
+def table_writer(
+    command: str, options: dict[str, object]
+) -> Iterator[Callable[[Iterable[dict], dict], None]]:
+    """Give a function of rows and facts that writes a table; enter before measuring.
 
-    `options` are those of the command; `out` is the file. `facts` hold for all rows.
+    `options` are those of the command; `out` is the file, which is checked at once and
+    stays as it is until all rows are measured. `facts` hold for all rows. The table
+    names the command that repeats it.
     """
-    with written_file(options["out"]) as new:
+
+    def write(rows: Iterable[dict], facts: dict) -> None:
         found = []
         for row in rows:
             found.append(row)
-            print(row)
+            print(row, flush=True)
         table = {
             "command": command_line(command, options),
             "hardware": hardware(options.get("device", "cpu")),
@@ -207,3 +222,6 @@ def write_table(
             "rows": found,
         }
         new.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+    with written_file(options["out"]) as new:
+        yield write

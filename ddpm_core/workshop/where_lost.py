@@ -4,6 +4,7 @@ Photos that it never saw are noised to t and denoised from there. What is lost u
 is lost in the steps below t: near 0 it is fine detail, near T the whole picture.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -16,10 +17,11 @@ import typer
 from ddpm_core import samplers
 from ddpm_core.diffusion import add_noise
 from ddpm_core.models import DiffusionModel
+from ddpm_core.options import one_of
 from ddpm_core.types import Images
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.opened import open_model, trained_as
-from ddpm_core.workshop.tables import write_table
+from ddpm_core.workshop.tables import table_writer
 
 TENTHS = (0, 1, 2, 4, 6, 8, 10)
 CHUNK = 64
@@ -65,13 +67,15 @@ def rows(name: str, n: int, calls: int, features: str, seed: int) -> Iterator[di
 def main(
     name: Annotated[str, typer.Argument(help="shipped weights, a folder, or a run")],
     out: Annotated[Path, typer.Option(help="JSON file to write")],
-    n: Annotated[int, typer.Option(min=16, help="photos")] = 512,
+    n: Annotated[int, typer.Option(min=16, max=1_000_000, help="photos")] = 512,
     calls: Annotated[int, typer.Option(min=2, help="network calls from T")] = 20,
     features: Annotated[str, typer.Option(help="imagenet or inception")] = "imagenet",
-    seed: Annotated[int, typer.Option(help="seed of the noise")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="seed of the noise")] = 0,
 ) -> None:
     """Measure photos that a model denoises from several timesteps; write the table."""
     torch.set_num_threads(1)
     options = {"out": out, "n": n, "calls": calls, "features": features, "seed": seed}
-    found = rows(name, n, calls, features, seed)
-    write_table(f"measure-where-lost {name}", options, found, {"model": name})
+    one_of("features", features, evaluation.EXTRACTORS)
+    open_model(name).check_sampling(calls)
+    with table_writer(shlex.join(["measure-where-lost", name]), options) as write:
+        write(rows(name, n, calls, features, seed), {"model": name})

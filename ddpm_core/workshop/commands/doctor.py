@@ -1,6 +1,7 @@
 """`ddpm doctor`: is a run healthy, and what is to be done?"""
 
 import json
+from contextlib import nullcontext as nothing
 from pathlib import Path
 from typing import Annotated
 
@@ -34,16 +35,15 @@ def doctor(
     the data, signal left at T, averaged weights, copies, tints, overflow.
     """
     check_picture(out)
-    patient = patient_of(run, data)
-    found = examine(patient)
-    findings = diagnose(found)
-    typer.echo(report(patient, found, findings))
-    with written_file(out) as new:
-        draw_report(found, new)
-    typer.echo(f"picture: {out}")
-    if save:
-        with written_file(save) as new:
+    with written_file(out) as picture, written_file(save) if save else nothing() as new:
+        patient = patient_of(run, data)
+        found = examine(patient)
+        findings = diagnose(found)
+        typer.echo(report(patient, found, findings))
+        draw_report(found, picture)
+        if new:
             text = json.dumps(curves(found)) + "\n"
             new.write_text(text, encoding="utf-8")
+    typer.echo(f"picture: {out}")
     if findings:
         raise typer.Exit(1)

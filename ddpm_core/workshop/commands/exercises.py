@@ -23,7 +23,10 @@ def exercises(
         typer.Option(help="grade a course: a folder with one of notebooks for each"),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="stop an answer after so many, with --submissions")
+        float,
+        typer.Option(
+            min=0.1, max=1e6, help="stop an answer after so many, with --submissions"
+        ),
     ] = SECONDS,
 ) -> None:
     """Show how far you have come: run the checks of the exercises in the notebooks.

@@ -8,6 +8,8 @@ import typer
 from ddpm_core.workshop.commands.common import GUIDANCE, T_END
 from ddpm_core.workshop.export import export as export_run
 from ddpm_core.workshop.export import remeasure as remeasure_weights
+from ddpm_core.workshop.folder import RunFolder
+from ddpm_core.workshop.presets import Preset, training_of
 
 
 def export(
@@ -33,6 +35,9 @@ def export(
     ] = True,
 ) -> None:
     """Turn a finished run into weights with a measured card, ready to ship."""
+    if not measure and (n or features):
+        raise ValueError("--no-measure draws no samples: leave out --n and --features")
+    check_scale(scale, RunFolder(run).preset())
     guidance = GUIDANCE if scale is None else scale
     export_run(
         run,
@@ -48,6 +53,12 @@ def export(
     typer.echo(f"{out}: weights.safetensors, card.json, README.md")
 
 
+def check_scale(scale: float | None, trained: Preset) -> None:
+    """Raise ValueError for guidance of a model that takes no prompts."""
+    if scale is not None and not trained.model.conditional:
+        raise ValueError("--scale has no effect: this model takes no prompts")
+
+
 def remeasure(
     weights: Annotated[str, typer.Argument(help="shipped weights, or a folder")],
     out: Annotated[Path, typer.Argument(help="folder to write them to")],
@@ -55,13 +66,19 @@ def remeasure(
     steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
     t_end: Annotated[int | None, T_END] = None,
     scale: Annotated[
-        float, typer.Option(help="guidance of a conditional model", min=0, max=100)
-    ] = GUIDANCE,
+        float | None,
+        typer.Option(help="guidance of a conditional model", min=0, max=100),
+    ] = None,
     features: Annotated[
         str, typer.Option(help="measure photos on these: imagenet or inception")
     ] = "",
 ) -> None:
     """Measure exported weights again; write them with a new card."""
-    how = {"n": n, "steps": steps, "t_end": t_end, "scale": scale}
+    trained = training_of(weights)
+    if features and trained.data == "toy-cars":
+        raise ValueError("--features has no effect: toy cars have their classifier's")
+    check_scale(scale, trained)
+    guidance = GUIDANCE if scale is None else scale
+    how = {"n": n, "steps": steps, "t_end": t_end, "scale": guidance}
     remeasure_weights(weights, out, features=features, **how, say=typer.echo)
     typer.echo(f"{out}: weights.safetensors, card.json, README.md")

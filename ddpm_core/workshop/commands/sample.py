@@ -19,7 +19,7 @@ from ddpm_core.models import DiffusionModel, Prompted, best_device
 from ddpm_core.samplers import SAMPLERS, SPACINGS
 from ddpm_core.workshop.commands.common import GUIDANCE, T_END, TEXT_MODEL
 from ddpm_core.workshop.evaluation import draw_samples, draw_strips
-from ddpm_core.workshop.opened import open_model
+from ddpm_core.workshop.opened import is_lora, is_run, open_model
 from ddpm_core.workshop.wording import check_words
 
 STAGES = 9  # of a strip
@@ -60,8 +60,9 @@ def sample(
         Path | None, typer.Option(help="a LoRA that is added to the weights")
     ] = None,
     lora_scale: Annotated[
-        float, typer.Option(help="how much of it: 0 is none, 1 all", min=-10, max=10)
-    ] = 1.0,
+        float | None,
+        typer.Option(help="how much of it: 0 is none, 1 all", min=-10, max=10),
+    ] = None,
     zoom: Annotated[
         int | None,
         typer.Option(
@@ -81,7 +82,11 @@ def sample(
     chooses by itself.
     """
     check_picture(out)
-    model = open_model(weights, best_device(), lora=lora or "", lora_scale=lora_scale)
+    changed = lora or (not is_run(weights) and is_lora(weights))
+    if lora_scale is not None and not changed:
+        raise ValueError("--lora-scale has no effect without --lora")
+    part = 1.0 if lora_scale is None else lora_scale
+    model = open_model(weights, best_device(), lora=lora or "", lora_scale=part)
     worse = open_model(guide, best_device()) if guide else None
     prompted = requested(model, n, prompt, label, scale, negative, worse)
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}

@@ -190,37 +190,59 @@ def main(
     data: Annotated[
         str, typer.Option(help="'toy-cars' or the folder of a packed data set")
     ] = "toy-cars",
-    size: Annotated[int, typer.Option(help="side of the images in pixels")] = 32,
-    cars: Annotated[int, typer.Option(help="toy cars drawn to train on")] = 30_000,
-    passes: Annotated[int, typer.Option(help="passes over the images")] = 6,
-    batch: Annotated[int, typer.Option(help="images a step")] = 16,
-    lr: Annotated[float, typer.Option(help="peak learning rate")] = 1e-3,
-    kl_weight: Annotated[float, typer.Option(help="weight of the KL")] = 3e-3,
+    size: Annotated[
+        int, typer.Option(min=8, max=4096, help="side of the images in pixels")
+    ] = 32,
+    cars: Annotated[
+        int, typer.Option(min=2, max=10**7, help="toy cars drawn to train on")
+    ] = 30_000,
+    passes: Annotated[
+        int, typer.Option(min=0, max=10**6, help="passes over the images")
+    ] = 6,
+    batch: Annotated[int, typer.Option(min=1, max=10**6, help="images a step")] = 16,
+    lr: Annotated[
+        float, typer.Option(min=1e-9, max=10, help="peak learning rate")
+    ] = 1e-3,
+    kl_weight: Annotated[
+        float, typer.Option(min=0, max=1e6, help="weight of the KL")
+    ] = 3e-3,
     perceptual: Annotated[
         str,
         typer.Option(help="classifier (toy cars), efficientnet, lpips (photos), none"),
     ] = "classifier",
-    perceptual_weight: Annotated[float, typer.Option(help="its weight")] = 0.1,
-    seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
-    test: Annotated[int, typer.Option(help="held-out images to measure on")] = 2_000,
+    perceptual_weight: Annotated[
+        float, typer.Option(min=0, max=1e6, help="its weight")
+    ] = 0.1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="seed of cars, weights and order")
+    ] = 0,
+    test: Annotated[
+        int, typer.Option(min=16, max=10**6, help="held-out images to measure on")
+    ] = 2_000,
     adversarial: Annotated[
         float,
         typer.Option(
-            help="pull of a critic, as a fraction of the perceptual distance's"
+            min=0,
+            max=1e6,
+            help="pull of a critic, as a fraction of the perceptual distance's",
         ),
     ] = 0.0,
     adversarial_start: Annotated[
-        int, typer.Option(help="steps before it begins")
+        int, typer.Option(min=0, help="steps before it begins")
     ] = 500,
     mirrored: Annotated[
-        float, typer.Option(help="share of the images that are mirrored, at random")
+        float,
+        typer.Option(
+            min=0, max=1, help="share of the images that are mirrored, at random"
+        ),
     ] = 0.0,
     refine: Annotated[
         str,
         typer.Option(help="weights to start from; their encoder stays as it is"),
     ] = "",
     decoder_blocks: Annotated[
-        int, typer.Option(help="blocks a level of the decoder; 0: as it is")
+        int,
+        typer.Option(min=0, max=100, help="blocks a level of the decoder; 0: as it is"),
     ] = 0,
     encoder: Annotated[
         str, typer.Option(help="learned, or resized: half the side, not trained")

@@ -163,11 +163,17 @@ def _confused(net: AttributeClassifier, seen: Tensor, wanted: Tensor) -> dict[st
 
 def main(
     out: Annotated[Path, typer.Option(help="folder to write weights and card to")],
-    cars: Annotated[int, typer.Option(help="cars drawn to train on")] = 20_000,
-    passes: Annotated[int, typer.Option(help="passes over them")] = 6,
-    batch: Annotated[int, typer.Option(help="images a step")] = 64,
-    seed: Annotated[int, typer.Option(help="seed of cars, weights and noise")] = 0,
-    test: Annotated[int, typer.Option(help="held-out cars to measure on")] = 10_000,
+    cars: Annotated[
+        int, typer.Option(min=2, max=10**7, help="cars drawn to train on")
+    ] = 20_000,
+    passes: Annotated[int, typer.Option(min=1, max=10**6, help="passes over them")] = 6,
+    batch: Annotated[int, typer.Option(min=2, max=10**6, help="images a step")] = 64,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="seed of cars, weights and noise")
+    ] = 0,
+    test: Annotated[
+        int, typer.Option(min=64, max=10**6, help="held-out cars to measure on")
+    ] = 10_000,
 ) -> None:
     """Train the classifier on toy cars, measure it, and write weights and card."""
     options = dict(locals())

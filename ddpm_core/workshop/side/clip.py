@@ -26,6 +26,7 @@ from ddpm_core.datasets.toy_cars import (
 from ddpm_core.tokens import Tokenizer, Tokens
 from ddpm_core.training import shuffled, train, warmup_cosine
 from ddpm_core.types import Images
+from ddpm_core.values import check_count
 from ddpm_core.weights import command_line, hardware, save_weights
 from ddpm_core.workshop.cards import AMONG, FILES, FIRST, card_text
 
@@ -109,21 +110,30 @@ def share(hits: Bool[Tensor, " n"]) -> float:
 def main(
     out: Annotated[Path, typer.Option(help="folder to write weights and card to")],
     cars: Annotated[
-        int, typer.Option(help="captioned cars drawn to train on")
+        int, typer.Option(min=2, max=10**7, help="captioned cars drawn to train on")
     ] = 30_000,
-    passes: Annotated[int, typer.Option(help="passes over them")] = 10,
+    passes: Annotated[
+        int, typer.Option(min=1, max=10**6, help="passes over them")
+    ] = 10,
     batch: Annotated[
-        int, typer.Option(help="pairs a step, told from each other")
+        int, typer.Option(min=2, max=10**6, help="pairs a step, told from each other")
     ] = 256,
-    lr: Annotated[float, typer.Option(help="peak learning rate")] = 2e-3,
-    seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
-    test: Annotated[int, typer.Option(help="held-out cars to measure on")] = 5_120,
+    lr: Annotated[
+        float, typer.Option(min=1e-9, max=10, help="peak learning rate")
+    ] = 2e-3,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="seed of cars, weights and order")
+    ] = 0,
+    test: Annotated[
+        int, typer.Option(min=64, max=10**6, help="held-out cars to measure on")
+    ] = 5_120,
     loose: Annotated[
         bool, typer.Option("--loose", help="leave attributes out, vary the words")
     ] = False,
 ) -> None:
     """Train the CLIP on captioned toy cars, measure it, write weights and card."""
     options = dict(locals())
+    check_count("batch", batch, 1, cars)
     with written_folder(out, names=FILES) as new:
         torch.manual_seed(seed)
         drawn, start = draw_toy_cars(cars, seed=seed), time.perf_counter()

@@ -23,6 +23,7 @@ from ddpm_core.neighbours.vae import VAE, VAEConfig, vae_loss
 from ddpm_core.options import one_of
 from ddpm_core.training import EMA, shuffled, warmup_cosine
 from ddpm_core.types import Images
+from ddpm_core.values import check_count
 from ddpm_core.weights import command_line, hardware, save_weights
 from ddpm_core.workshop.cards import FILES, SHOWN, card_text
 from ddpm_core.workshop.contenders import load_contender
@@ -103,18 +104,29 @@ RECIPES = {
 def main(
     kind: Annotated[str, typer.Argument(help="vae or gan")],
     out: Annotated[Path, typer.Option(help="folder to write weights and card to")],
-    cars: Annotated[int, typer.Option(help="toy cars drawn to train on")] = 30_000,
-    passes: Annotated[int | None, typer.Option(help="passes over them")] = None,
-    batch: Annotated[int, typer.Option(help="images a step")] = 32,
-    lr: Annotated[float, typer.Option(help="peak learning rate")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="seed of cars, weights and order")] = 0,
-    test: Annotated[int, typer.Option(help="samples to measure on")] = 2_000,
+    cars: Annotated[
+        int, typer.Option(min=2, max=10**7, help="toy cars drawn to train on")
+    ] = 30_000,
+    passes: Annotated[
+        int | None, typer.Option(min=1, max=10**6, help="passes over them")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=2, max=10**6, help="images a step")] = 32,
+    lr: Annotated[
+        float, typer.Option(min=1e-9, max=10, help="peak learning rate")
+    ] = 1e-3,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="seed of cars, weights and order")
+    ] = 0,
+    test: Annotated[
+        int, typer.Option(min=64, max=10**6, help="samples to measure on")
+    ] = 2_000,
 ) -> None:
     """Train a VAE or a GAN on toy cars, measure it, write its weights and card."""
     recipe = RECIPES[one_of("kind", kind, RECIPES)]
     passes = recipe.passes if passes is None else passes
     options = {"out": out, "cars": cars, "passes": passes, "batch": batch, "lr": lr}
     options |= {"seed": seed, "test": test}
+    check_count("batch", batch, 1, cars)
     with written_folder(out, names=FILES) as new:
         torch.manual_seed(seed)
         images = draw_toy_cars(cars, size=recipe.config.size, seed=seed).images
