@@ -23,7 +23,7 @@ from ddpm_core.samplers import Step
 from ddpm_core.types import Denoise, Images
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.ablations import cars
-from ddpm_core.workshop.tables import write_table
+from ddpm_core.workshop.tables import table_writer
 
 TEACHER = "toy-cars-32"
 HALVED = "toy-cars-student-1-32"  # the last student of halving, for one call
@@ -132,7 +132,7 @@ def main(
             yield row
 
     told = {"out": out, "passes": passes, "steps": steps, "seeds": seeds, "n": n}
-    more = cars(2 * n, 32, seed=1).split(n)
-    floor = evaluation.score(evaluation.classifier_extractor(), more[1], *more)
-    facts = {"teacher": TEACHER, "floor": floor.floor}
-    write_table("measure-consistency", told, rows(), facts)
+    with table_writer("measure-consistency", told) as write:
+        more = cars(2 * n, 32, seed=1).split(n)
+        floor = evaluation.score(evaluation.classifier_extractor(), more[1], *more)
+        write(rows(), {"teacher": TEACHER, "floor": floor.floor})

@@ -30,7 +30,7 @@ from ddpm_core.samplers import Step, ancestral_step, last, sample, spaced_times
 from ddpm_core.types import Denoise, Images
 from ddpm_core.unet import UNet
 from ddpm_core.workshop.ablations import cars
-from ddpm_core.workshop.tables import write_table
+from ddpm_core.workshop.tables import table_writer
 
 MODEL = "toy-cars-32"
 STEPS = 25
@@ -300,4 +300,5 @@ def main(
     facts = {"scale": SCALE, "rounds": ROUNDS, "images seen": steps * BATCH}
     counts = {"n": n, "fills": fills, "seeds": range(seeds)}
     found = rows(model, nets(), pictures=out.with_suffix(".png"), **counts)
-    write_table("measure-inpainting", options, found, facts)
+    with table_writer("measure-inpainting", options) as write:
+        write(found, facts)
