@@ -209,6 +209,8 @@ COSTS = {
     "measure-wordings": "ddpm_core.workshop.free_wording.rows",
     "measure-samplers": "ddpm_core.workshop.solvers.draw_toy_cars",
     "measure-parts": "ddpm_core.workshop.ablations.cars",
+    "measure-consistency": "ddpm_core.workshop.consistency.cars",
+    "measure-inpainting": "ddpm_core.workshop.inpainting.rows",
     "train-contender": "ddpm_core.workshop.side.vae_and_gan.draw_toy_cars",
     "train-autoencoder": "ddpm_core.workshop.side.autoencoder.load_images",
     "train-clip": "ddpm_core.workshop.side.clip.draw_toy_cars",

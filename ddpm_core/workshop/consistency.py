@@ -114,10 +114,16 @@ def measured(
 
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write")],
-    passes: Annotated[int, typer.Option(min=1, help="passes over 4,000 cars")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="steps of the teacher")] = 8,
-    seeds: Annotated[int, typer.Option(min=1, help="trainings")] = 3,
-    n: Annotated[int, typer.Option(min=100, help="samples of each row")] = 500,
+    passes: Annotated[
+        int, typer.Option(min=1, max=1_000, help="passes over 4,000 cars")
+    ] = 1,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1_000, help="steps of the teacher")
+    ] = 8,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="trainings")] = 3,
+    n: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="samples of each row")
+    ] = 500,
 ) -> None:
     """Distil consistency models, measure them, and write a table and a picture."""
     torch.set_num_threads(1)

@@ -280,11 +280,19 @@ def rows(
 
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write; pictures beside it")],
-    steps: Annotated[int, typer.Option(min=1, help="steps of training")] = 1_000,
-    trainings: Annotated[int, typer.Option(min=0, help="networks trained")] = 3,
-    n: Annotated[int, typer.Option(min=16, help="cars with a hole")] = 16,
-    fills: Annotated[int, typer.Option(min=2, help="fills of each hole")] = 2,
-    seeds: Annotated[int, typer.Option(min=1, help="seeds of the noise")] = 3,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="steps of training")
+    ] = 1_000,
+    trainings: Annotated[
+        int, typer.Option(min=0, max=100, help="networks trained")
+    ] = 3,
+    n: Annotated[int, typer.Option(min=16, max=100_000, help="cars with a hole")] = 16,
+    fills: Annotated[
+        int, typer.Option(min=2, max=1_000, help="fills of each hole")
+    ] = 2,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=1_000, help="seeds of the noise")
+    ] = 3,
 ) -> None:
     """Fill holes in several ways, one of them trained for it, and write the table."""
     torch.set_num_threads(1)
