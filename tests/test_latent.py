@@ -28,6 +28,7 @@ from ddpm_core.weights import load_weights, save_weights
 from ddpm_core.workshop.side.autoencoder import (
     CONFIG,
     Finishing,
+    load_images,
     main,
     measure,
 )
