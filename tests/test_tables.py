@@ -1,4 +1,4 @@
-"""Tables of measurements: whole or not there, whoever is killed; refused at once."""
+"""A table is written whole or not at all; a path that cannot be is refused first."""
 
 import json
 import os

@@ -204,9 +204,14 @@ def numbers(name: str, text: str, kind: type, low: float, high: float) -> list:
 def check_calls(model: ModelConfig, counts: Sequence[int], t_end: int = 0) -> None:
     """Raise ValueError for numbers of network calls that the model cannot take."""
     schedule = model.make_schedule()
+    for count, sampler in compared(counts):
+        times_by_name(sampler, schedule, count, t_end=t_end)
+
+
+def compared(counts: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Yield each number of calls with the samplers that are measured at it."""
     for count in counts:
-        for sampler in COMPARED if count <= FEW else ("ddim",):
-            times_by_name(sampler, schedule, count, t_end=t_end)
+        yield from ((count, name) for name in (COMPARED if count <= FEW else ("ddim",)))
 
 
 @preset_options
@@ -265,10 +270,9 @@ def by_calls(
     model: DiffusionModel, referee: Judge, counts: Sequence[int], t_end: int | None
 ) -> Iterator[dict]:
     """Yield a row for each number of network calls, and each sampler at few calls."""
-    for count in counts:
-        for sampler in COMPARED if count <= FEW else ("ddim",):
-            how = {"sampler": sampler, "calls": count, "t_end": t_end}
-            yield referee.score(quick(model), **how)
+    for count, sampler in compared(counts):
+        how = {"sampler": sampler, "calls": count, "t_end": t_end}
+        yield referee.score(quick(model), **how)
 
 
 def measure_calls(

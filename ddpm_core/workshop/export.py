@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -57,9 +58,9 @@ def export(
 
     The card holds what was trained and how, and is put into words in README.md beside
     three pictures: samples, the same above their nearest training image, the losses. Of
-    a run with a LoRA only the change is written. Without `measure`, nothing
-    is sampled: weights, card and losses. Without `n`, the data decide how many; `say`
-    is told in advance what is done and how long it takes.
+    a run with a LoRA only the change is written. Without `measure`, nothing is sampled:
+    weights, card and losses. Without `n`, the data decide how many; `say` is told in
+    advance what is done and how long it takes.
 
     A conditional model draws prompts of its data, with guidance of `scale`. Samples of
     photos are measured on the `features` that `evaluation.extractor` knows, if any are
@@ -86,14 +87,11 @@ def export(
     if measure:
         n = n or enough_samples(run, features)
         measuring = Measuring(
-            run.preset, run.split, n, steps, t_end, scale, features, seed
+            run.preset, run.split, Asked(n, steps, t_end, scale, features, seed)
         )
-    words = ["ddpm", "export", folder.as_posix(), out.as_posix()]
-    words += ["--n", n, "--steps", steps] if measure else ["--no-measure"]
-    words += [] if t_end is None else ["--t-end", t_end]
-    words += ["--scale", scale] if conditional else []
-    words += ["--features", features] if features else []
-    commands = [*run.files.commands(), shlex.join(map(str, words))]
+    options = measuring.options if measure else ["--no-measure"]
+    words = ["ddpm", "export", folder.as_posix(), out.as_posix(), *options]
+    commands = [*run.files.commands(), shlex.join(words)]
     with written_folder(out, names=FILES) as new:
         card, state = describe(run, out.name, commands), stored_state(run)
         plots.use_style()
@@ -101,14 +99,11 @@ def export(
         if not measure:
             say(f"writes the weights of step {run.step:,}; nothing is sampled")
             card["measured"] = {}
+        else:
             save_weights(new, state, card)
-            (new / "README.md").write_text(card_text(card), encoding="utf-8")
-            return card
-        save_weights(new, state, card)
-        model = open_model(new, best_device())  # from here on as it is stored
-        card["measured"] = measuring.of(model, new, read_held_out(folder), say)
-        save_weights(new, state, card)
-        (new / "README.md").write_text(card_text(card), encoding="utf-8")
+            model = open_model(new, best_device())  # from here on as it is stored
+            card["measured"] = measuring.of(model, new, read_held_out(folder), say)
+        store(new, state, card)
     return card
 
 
@@ -135,43 +130,56 @@ def remeasure(
     prompted = {"prompts": [""], "scale": scale} if preset.model.conditional else {}
     model.check_sampling(steps, t_end=t_end, **prompted)
     losses = (find_weights(name) / "losses.webp").read_bytes()
-    split = load_split(preset)
-    measuring = Measuring(preset, split, n, steps, t_end, scale, features, seed)
-    words = ["ddpm", "remeasure", name, out.as_posix(), "--n", n, "--steps", steps]
-    words += [] if t_end is None else ["--t-end", t_end]
-    words += ["--scale", scale] if preset.model.conditional else []
-    words += ["--features", features] if features else []
-    card["commands"] = [*card["commands"], shlex.join(map(str, words))]
+    asked = Asked(n, steps, t_end, scale, features, seed)
+    measuring = Measuring(preset, load_split(preset), asked)
+    words = ["ddpm", "remeasure", name, out.as_posix(), *measuring.options]
+    card |= {"name": out.name, "commands": [*card["commands"], shlex.join(words)]}
     held_out = card["measured"].get("held-out loss")
     with written_folder(out, names=FILES) as new:
         (new / "losses.webp").write_bytes(losses)
         known = [] if held_out is None else [held_out]
         card["measured"] = measuring.of(model, new, known, say)
-        save_weights(new, state, card)
-        (new / "README.md").write_text(card_text(card), encoding="utf-8")
+        store(new, state, card)
     return card
+
+
+def store(folder: Path, state: dict[str, torch.Tensor], card: dict) -> None:
+    """Write weights, card, and the card in words."""
+    save_weights(folder, state, card)
+    (folder / "README.md").write_text(card_text(card), encoding="utf-8")
+
+
+class Asked(NamedTuple):
+    """How weights are to be measured, as the options of a command say it."""
+
+    n: int
+    steps: int
+    t_end: int | None
+    scale: float
+    features: str
+    seed: int
 
 
 class Measuring:
     """What weights are measured on; prepared, and refused, before anything is drawn."""
 
-    def __init__(
-        self,
-        preset: Preset,
-        split: Split,
-        n: int,
-        steps: int,
-        t_end: int | None,
-        scale: float,
-        features: str,
-        seed: int,
-    ):
-        self.preset, self.split, self.n, self.seed = preset, split, n, seed
-        self.steps, self.t_end, self.scale = steps, t_end, scale
-        self.ruler = extractor(features) if features else None
+    def __init__(self, preset: Preset, split: Split, asked: Asked):
+        self.preset, self.split, self.asked = preset, split, asked
+        self.ruler = extractor(asked.features) if asked.features else None
         self.photos = ()
         if self.ruler:
-            self.photos = real_images(preset.data, preset, n, preset.seed + 1)
+            seed = preset.seed + 1
+            self.photos = real_images(preset.data, preset, asked.n, seed)
+
+    @property
+    def options(self) -> list[str]:
+        """The words of a command that measures so."""
+        asked = self.asked
+        words = ["--n", asked.n, "--steps", asked.steps]
+        words += [] if asked.t_end is None else ["--t-end", asked.t_end]
+        words += ["--scale", asked.scale] if self.preset.model.conditional else []
+        words += ["--features", asked.features] if asked.features else []
+        return list(map(str, words))
 
     def of(
         self,
@@ -184,22 +192,18 @@ class Measuring:
 
         `held_out`: the held-out loss after each epoch of the training, where known.
         """
-        preset, n, steps, scale = self.preset, self.n, self.steps, self.scale
-        toy_cars = preset.data == "toy-cars"
-        prompts = sampled_prompts(
-            model, preset.data, n, seed=self.seed + 1, scale=scale
-        )
+        n, steps, t_end, scale, _, seed = self.asked
+        preset, toy_cars = self.preset, self.preset.data == "toy-cars"
+        prompts = sampled_prompts(model, preset.data, n, seed=seed + 1, scale=scale)
         say(plan(model, n, steps, self.ruler or toy_cars, prompts))
-        samples = draw_samples(
-            model, n, steps=steps, t_end=self.t_end, seed=self.seed, **prompts
-        )
+        samples = draw_samples(model, n, steps=steps, t_end=t_end, seed=seed, **prompts)
         say("drawn; now compared with the nearest training images and measured")
         save_grid(folder / "samples.webp", samples[:SHOWN])
         found = {
             "steps": steps,
             "sampler": "ddim",
-            "t_end": model.t_end if self.t_end is None else self.t_end,
-            "seed": self.seed,
+            "t_end": model.t_end if t_end is None else t_end,
+            "seed": seed,
             **audit(self.split, samples, folder / "nearest.webp", held_out),
         }
         if toy_cars and preset.model.size == 32:

@@ -11,6 +11,10 @@ from ddpm_core.workshop.export import remeasure as remeasure_weights
 from ddpm_core.workshop.folder import RunFolder
 from ddpm_core.workshop.presets import Preset, training_of
 
+STEPS = typer.Option(min=1, help="network calls an image")
+SCALE = typer.Option(min=0, max=100, help="guidance of a conditional model")
+FEATURES = typer.Option(help="measure photos on these: imagenet or inception")
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="folder of a finished run")],
@@ -21,15 +25,10 @@ def export(
             min=64, max=1_000_000, help="samples to measure on; left out: by the data"
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
+    steps: Annotated[int, STEPS] = 50,
     t_end: Annotated[int | None, T_END] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(help="guidance of a conditional model", min=0, max=100),
-    ] = None,
-    features: Annotated[
-        str, typer.Option(help="measure photos on these: imagenet or inception")
-    ] = "",
+    scale: Annotated[float | None, SCALE] = None,
+    features: Annotated[str, FEATURES] = "",
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="draw samples and measure")
     ] = True,
@@ -63,15 +62,10 @@ def remeasure(
     weights: Annotated[str, typer.Argument(help="shipped weights, or a folder")],
     out: Annotated[Path, typer.Argument(help="folder to write them to")],
     n: Annotated[int, typer.Option(min=64, max=1_000_000, help="samples")] = 2000,
-    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
+    steps: Annotated[int, STEPS] = 50,
     t_end: Annotated[int | None, T_END] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(help="guidance of a conditional model", min=0, max=100),
-    ] = None,
-    features: Annotated[
-        str, typer.Option(help="measure photos on these: imagenet or inception")
-    ] = "",
+    scale: Annotated[float | None, SCALE] = None,
+    features: Annotated[str, FEATURES] = "",
 ) -> None:
     """Measure exported weights again; write them with a new card."""
     trained = training_of(weights)

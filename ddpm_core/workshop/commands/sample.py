@@ -108,8 +108,9 @@ def requested(
     negative: str | None,
     guide: DiffusionModel | None = None,
 ) -> Prompted:
-    """A prompt for each of n images, and its guidance; ValueError for what has no
-    effect.
+    """A prompt for each of n images, and its guidance.
+
+    Raises ValueError for an option that has no effect.
 
     A model of captions takes prompts, one of classes labels, another neither.
     """
