@@ -106,7 +106,7 @@ def test_index_of_the_search_keeps_a_budget_of_its_own():
     if not page.is_file():
         pytest.skip("the book is not built: make book")
     assert any(INDEX in name for name in Head(page).scripts)
-    assert len(compressed(HTML / "_static" / INDEX)) < 330_000
+    assert len(compressed(HTML / "_static" / INDEX)) < 300_000
 
 
 def test_terms_stand_in_prose_alone_and_once(visit):

@@ -329,12 +329,15 @@ def test_pressing_train_brings_the_network_near_the_floor(reader):
     steps = int(re.fullmatch(r"Within 15 % of the floor after (\d+) steps\.", said)[1])
     print(said, page.inner_text("[name=count]"))
     assert steps <= 400
+    page.wait_for_function(  # the same training on any machine, before it is judged
+        "/\\d+/.exec(document.querySelector('[name=count]').innerText)[0] >= 400"
+    )
     page.keyboard.press("Enter")
     assert page.inner_text("[name=train]") == "Train on"
     page.focus("[name=averaged]")
     page.keyboard.press("Space")
     wait_for_films(page)
-    assert share_near_data(page) > 0.65  # 0.72 where it stops at the message at once
+    assert share_near_data(page) > 0.75
     assert read.complaints == []
 
 

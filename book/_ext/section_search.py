@@ -63,9 +63,15 @@ def joined(node: nodes.Element, wanted: Part) -> str:
     return " ".join(filter(None, blocks(node, wanted)))
 
 
-def names(code: str) -> str:
-    """Return the words of some code, each once: it is searched and never shown."""
-    found = set(re.findall(r"[^\W_]+", code.lower()))
+def names(code: str, prose: str) -> str:
+    """Return the words of some code, each once: they are searched and never shown.
+
+    Words that the prose says as well, and single letters, find nothing more.
+    """
+    in_code, in_prose = (
+        set(re.findall(r"[^\W_]+", text.lower())) for text in (code, prose)
+    )
+    found = (word for word in in_code - in_prose if len(word) > 1)
     return " ".join(sorted(word for word in found if not word.isdigit()))
 
 
@@ -76,12 +82,13 @@ def sections(doctree: nodes.document, uri: str, page: str) -> Iterator[Section]:
         anchor = "" if section.parent is doctree else f"#{section['ids'][0]}"
         if any(section.findall(addnodes.glossary)):
             yield from terms(section, uri, page)
+        prose = joined(section, PROSE)
         yield Section(
             uri + anchor,
             page,
             title.astext() if title else page,
-            joined(section, PROSE),
-            names(joined(section, CODE)),
+            prose,
+            names(joined(section, CODE), prose),
         )
 
 
