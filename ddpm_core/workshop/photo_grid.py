@@ -2,11 +2,11 @@
 
     ddpm photo-grid --sizes 100,500,2000,14000 --minutes 10,30,90
 
-Each run trains `photos-32` on the first so many photos of one shuffled order, for as
-many steps as fit into the minutes of processor time of a core. Steps of all runs cost
-the same, so their time is measured once, by the fastest of them, and runs of equal
-minutes see equally many images. Samples of all are measured on the same photos, which
-no run was trained on. What is done is not repeated.
+Each run trains `photos-32` on the first so many photos of one shuffled order. A minute
+is one of the core that trained the weights `photos-32`, whose card says how many images
+it saw in how many seconds: runs of equal minutes see equally many images, on whatever
+machine. Samples of all are measured on the same photos, which no run was trained on.
+What is done is not repeated.
 """
 
 import shlex
@@ -23,17 +23,17 @@ from ddpm_core.datasets import PackedImages, to_float
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.types import Images
 from ddpm_core.values import check_count
+from ddpm_core.weights import read_card
 from ddpm_core.workshop import evaluation, recipes
 from ddpm_core.workshop.capstone import check_calls, numbers
 from ddpm_core.workshop.evaluation import nearest_images
 from ddpm_core.workshop.folder import RunFolder, read_object, write_object
 from ddpm_core.workshop.presets import Preset, preset
-from ddpm_core.workshop.recipes import MINUTES, SHOWN, Recipe, number_in
+from ddpm_core.workshop.recipes import MINUTES, SHOWN, Recipe
 from ddpm_core.workshop.run import Run
 
 BASE = "photos-32"
 WARMUP = 100  # steps of rising learning rate, in every run
-RATE = "processor seconds a step"
 COPY = 0.5  # of the distance that held-out photos usually have: nearer is a copy
 
 
@@ -57,22 +57,19 @@ def preset_of(recipe: Recipe, size: int, seed: int) -> Preset:
     return chosen.replace(warmup=WARMUP / max(1, size // chosen.batch))
 
 
-def steps_of(recipe: Recipe, chosen: Preset, runs: Path, minutes: float) -> int:
-    """How many steps fit into the minutes; a step's time is measured once for all."""
-    known = runs / "rate.json"
-    if not known.exists():
-        seconds = recipes.seconds_a_step(recipe, chosen)
-        write_object(known, {RATE: max(round(seconds, 5), 1e-5)})
-    return max(1, round(60 * minutes / number_in(known, RATE)))
+def steps_of(chosen: Preset, minutes: float) -> int:
+    """How many steps the core that trained the weights of BASE took in the minutes."""
+    card = read_card(BASE)
+    images = 60 * minutes * card["images seen"] / card["seconds"]
+    return max(1, round(images / chosen.batch))
 
 
 def train(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dict:
     """Train for the minutes, or go on with it; a run that is done is left alone."""
     done = folder / "row.json"
     if not done.exists():
-        steps = steps_of(recipe, chosen, folder.parent, minutes)
         with recipes.open_run(folder, recipe, chosen) as run:
-            found = recipes.train_row(run, chosen, steps)
+            found = recipes.train_row(run, chosen, steps_of(chosen, minutes))
         write_object(done, found)
     return read_object(done)
 
@@ -142,7 +139,7 @@ def main(
         str, typer.Option(help="photos trained on")
     ] = "100,500,2000,14000",
     minutes: Annotated[
-        str, typer.Option(help="processor time of a run on a core")
+        str, typer.Option(help="length of a run, by the speed of photos-32's training")
     ] = "10,30,90",
     data: Annotated[str, typer.Option(help="packed folder of the photos")] = (
         "data/stanford-cars-32"
@@ -153,7 +150,7 @@ def main(
     calls: Annotated[int, typer.Option(min=1, help="network calls a sample")] = 20,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="seed of the runs")] = 0,
 ) -> None:
-    """Train on so many photos for so many minutes of a core, and measure each run."""
+    """Train on so many photos for so many minutes, and measure each run."""
     grid = product(*checked(minutes, sizes, data, n, calls, seed))
     recipes.read(out)
     out.mkdir(parents=True, exist_ok=True)
