@@ -210,6 +210,7 @@ COSTS = {
     "measure-samplers": "ddpm_core.workshop.solvers.draw_toy_cars",
     "measure-parts": "ddpm_core.workshop.ablations.cars",
     "measure-consistency": "ddpm_core.workshop.consistency.cars",
+    "measure-few-pictures": "ddpm_core.workshop.few_pictures.ruler",
     "measure-inpainting": "ddpm_core.workshop.inpainting.rows",
     "train-contender": "ddpm_core.workshop.side.vae_and_gan.draw_toy_cars",
     "train-autoencoder": "ddpm_core.workshop.side.autoencoder.load_images",

@@ -109,6 +109,10 @@ COMMANDS = {
         "consistency:main",
         "Distil consistency models, measure them, and write a table and a picture.",
     ),
+    "measure-few-pictures": Command(
+        "few_pictures:main",
+        "Fine-tune on 5 to 200 pictures in three ways, and measure what came of it.",
+    ),
     "measure-inpainting": Command(
         "inpainting:main",
         "Fill holes in several ways, one of them trained for it, and write the table.",
