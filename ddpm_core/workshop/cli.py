@@ -68,7 +68,7 @@ COMMANDS = {
     ),
     "photo-grid": Command(
         "photo_grid:main",
-        "Train on so many photos for so many minutes of a core, and measure each run.",
+        "Train on so many photos for so many minutes; measure and draw each run.",
     ),
     "speedrun": Command(
         "speedrun:main",

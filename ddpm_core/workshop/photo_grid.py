@@ -14,12 +14,14 @@ import sys
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import Annotated
 
 import torch
 import typer
 
 from ddpm_core.datasets import PackedImages, to_float
+from ddpm_core.datasets.atomic import written_file
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.types import Images
 from ddpm_core.values import check_count
@@ -105,6 +107,45 @@ def measure(
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
 
 
+PANELS = {
+    "frechet": "Fréchet distance",
+    "coverage": "coverage",
+    "near": "distance to the nearest\ntraining photo, held-out: 1",
+}
+"""What the picture shows of each run."""
+
+
+def draw(out: Path) -> None:
+    """Draw all runs of the table over their minutes, a line for each number of photos.
+
+    What was run with several seeds is a mean with a bar from the least to the most.
+    """
+    from ddpm_core.display import plots  # an extra
+
+    plots.use_style()
+    rows = recipes.read(out)
+    fig, axes = plots.figure(len(PANELS), height=2.8)
+    for (measure, label), ax in zip(PANELS.items(), axes, strict=True):
+        for size in sorted({row["photos"] for row in rows}):
+            found: dict[float, list[float]] = {}
+            for row in rows:
+                if row["photos"] == size:
+                    found.setdefault(row["minutes"], []).append(row[measure])
+            minutes = sorted(found)
+            middle = [mean(found[m]) for m in minutes]
+            spread = [
+                [y - min(found[m]) for m, y in zip(minutes, middle, strict=True)],
+                [max(found[m]) - y for m, y in zip(minutes, middle, strict=True)],
+            ]
+            ax.errorbar(minutes, middle, spread, marker="o", label=f"{size:,}")
+        ax.set(xlabel="minutes of a core", ylabel=label, xscale="log")
+        ax.set_xticks(minutes, [f"{m:g}" for m in minutes])
+        ax.minorticks_off()
+    axes[0].legend(title="photos")
+    with written_file(out / "grid.webp") as new:
+        fig.savefig(new, dpi=plots.DPI, format="webp")
+
+
 def checked(
     minutes: str, sizes: str, data: str, n: int, calls: int, seed: int
 ) -> tuple[list[float], list[int]]:
@@ -150,7 +191,7 @@ def main(
     calls: Annotated[int, typer.Option(min=1, help="network calls a sample")] = 20,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="seed of the runs")] = 0,
 ) -> None:
-    """Train on so many photos for so many minutes, and measure each run."""
+    """Train on so many photos for so many minutes; measure and draw each run."""
     grid = product(*checked(minutes, sizes, data, n, calls, seed))
     recipes.read(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -167,3 +208,4 @@ def main(
         found["command"] = shlex.join(["ddpm", *sys.argv[1:]])
         recipes.add(out, found)
         print(found, flush=True)
+    draw(out)
