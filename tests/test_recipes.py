@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.workshop import recipes
 from ddpm_core.workshop.cascade import UpsamplerRun
+from ddpm_core.workshop.crops import CropRun, crop
 from ddpm_core.workshop.evaluation import Extractor
 from ddpm_core.workshop.folder import read_log
 
@@ -61,6 +63,31 @@ def test_rows_are_trained_measured_and_not_repeated(small, monkeypatch):
     rows = recipes.read(small["out"])
     assert [(r["row"], r["t_end"]) for r in rows[2:]] == [("pixels", 200)]
     assert rows[2]["steps"] == rows[0]["steps"]  # the same run, sampled otherwise
+
+
+def test_crops_are_the_same_square_of_image_and_noise():
+    x = torch.arange(2 * 3 * 6 * 6).view(2, 3, 6, 6).float()
+    cut = crop(x, torch.tensor([[0, 3], [2, 1]]))
+    assert cut.shape == (2, 3, 3, 3)
+    assert torch.equal(cut[0], x[0, :, :3, 3:])
+    assert torch.equal(cut[1], x[1, :, 2:5, 1:4])
+
+
+def test_a_step_trains_on_whole_images_and_on_crops(small, tmp_path):
+    recipe = recipes.RECIPES["pixels"]
+    chosen = recipe.preset(0, data=small["data"])
+    seen = []
+    with CropRun.begin(tmp_path / "run", chosen) as run:
+        loss = run._loss(run.preset.model.make_schedule())
+        x0, t, eps, *_ = next(run.batches.since(0, 1))
+
+        class Zero(torch.nn.Module):
+            def forward(self, x_t, t, cond):
+                seen.append(tuple(x_t.shape))
+                return torch.zeros_like(x_t)
+
+        found = loss(Zero(), x0, t, eps)
+    assert seen == [(2, 3, 64, 64), (6, 3, 32, 32)] and found.shape == (8,)
 
 
 def test_a_row_that_was_stopped_goes_on(small):

@@ -34,6 +34,7 @@ from ddpm_core.values import check_number
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.capstone import Judge, check_calls, commit, drawn, numbers
 from ddpm_core.workshop.cascade import UpsamplerRun, draw_cascade
+from ddpm_core.workshop.crops import CropRun
 from ddpm_core.workshop.folder import RunFolder, read_object, write_object
 from ddpm_core.workshop.presets import Preset, preset
 from ddpm_core.workshop.run import Run
@@ -68,12 +69,16 @@ class Recipe:
 
 PIXELS = {"latent": "", "image_channels": 3, "target": "x0"}
 
+
+def small(says: str, *, kind: type[Run] = Run, **changes: object) -> Recipe:
+    """A row that changes one thing of `small-images`."""
+    return Recipe(says, {"start_from": ""} | changes, kind=kind, base="cars-64")
+
+
 RECIPES = {
-    "small-images": Recipe(
+    "small-images": small(
         "diffusion of 32x32 images, which a decoder enlarges: the preset cars-64, from "
-        "random weights",
-        {"start_from": ""},
-        base="cars-64",
+        "random weights"
     ),
     "latents": Recipe("diffusion in 16x16x4 latents: the preset cars-64-latents"),
     "latents-patch-2": Recipe(
@@ -94,23 +99,31 @@ RECIPES = {
         PIXELS | {"image_channels": 6, "patch": 4, "channels": (96, 160)},
         kind=UpsamplerRun,
     ),
-    "eps": Recipe("predicts the noise", {"target": "eps"}),
-    "x0": Recipe("predicts the clean latents", {"target": "x0"}),
-    "no-min-snr": Recipe("every time weighs the same for v", {"min_snr": 0.0}),
-    "batch-16": Recipe("batches of 16", {"batch": 16}),
-    "batch-64": Recipe("batches of 64", {"batch": 64}),
-    "lr-half": Recipe("half the learning rate", {"lr": 5e-4}),
-    "lr-double": Recipe("twice the learning rate", {"lr": 2e-3}),
-    "ema-short": Recipe("averages over about 100 steps", {"ema": 0.99}),
-    "narrow": Recipe("three quarters of the width", {"channels": (48, 96)}),
-    "wide": Recipe("five quarters of the width", {"channels": (80, 160)}),
-    "deep": Recipe("two blocks a level", {"blocks": 2}),
-    "attention": Recipe("attention at 16x16, too", {"attention": (True, True)}),
-    "muon": Recipe("Muon for AdamW", {"optimizer": "muon"}),
-    "muon-lr-double": Recipe(
-        "Muon at twice the learning rate", {"optimizer": "muon", "lr": 2e-3}
+    "eps": small("predicts the noise", target="eps"),
+    "x0": small("predicts the clean image", target="x0"),
+    "min-snr": small("weighs the loss by min(SNR, 5)", min_snr=5.0),
+    "crops": small("three quarters of a batch are crops of 16x16", kind=CropRun),
+    "muon": small("Muon for AdamW", optimizer="muon"),
+    "muon-lr-double": small(
+        "Muon at twice the learning rate", optimizer="muon", lr=2e-3
     ),
-}
+    "lr-half": small("half the learning rate", lr=5e-4),
+    "lr-double": small("twice the learning rate", lr=2e-3),
+    "ema-short": small("averages over about 100 steps", ema=0.99),
+    "batch-16": small("batches of 16", batch=16),
+    "batch-64": small("batches of 64", batch=64),
+    "shallow": small("one block a level, as photos-32 has", blocks=1),
+    "wide": small("four thirds of the width", channels=(64, 128)),
+    "attention": small("attention at 16x16, too", attention=(True, True)),
+    "dit-patch-2": small(
+        "a DiT of as many FLOP an image, 2x2 pixels a token",
+        network="dit", width=96, depth=4, heads=4, patch=2,
+    ),
+    "dit-patch-4": small(
+        "a DiT of as many FLOP an image, 4x4 pixels a token",
+        network="dit", width=192, depth=6, heads=4, patch=4,
+    ),
+}  # fmt: skip
 """The rows there are, by name."""
 
 
