@@ -2,10 +2,11 @@
 
     ddpm recipes --minutes 10 --out data/results/cars-64-recipes
 
-Each row trains for as many steps as fit into the minutes of processor time, at the
-speed of its fastest step, whatever else the machine does; its samples are measured on
-held-out photos. A row that is done is not repeated, and one that was stopped goes on
-from its last checkpoint. `--only train` and `--only measure` do half of it.
+Each row trains for as many steps as would fit into the minutes on the core that trained
+photos-32, by the speed of its fastest step, whatever else the machine does; its samples
+are measured on held-out photos. A row that is done is not repeated, and one that was
+stopped goes on from its last checkpoint. `--only train` and `--only measure` do half of
+it.
 """
 
 import json
@@ -36,12 +37,13 @@ from ddpm_core.workshop.capstone import Judge, check_calls, commit, drawn, numbe
 from ddpm_core.workshop.cascade import UpsamplerRun, draw_cascade
 from ddpm_core.workshop.crops import CropRun
 from ddpm_core.workshop.folder import RunFolder, read_object, write_object
-from ddpm_core.workshop.presets import Preset, preset
+from ddpm_core.workshop.presets import SMALL_UNET, Preset, preset
 from ddpm_core.workshop.run import Run
 
 SHOWN = 32  # samples in a row's picture
 SECONDS = 20.0  # of processor time in which the speed is measured
 WARMUP = 4  # steps before
+REFERENCE_STEP = 0.2  # seconds on the core that trained photos-32
 ATTEMPTS = 50  # to add a row, a tenth of a second apart
 SEEDS = (0, 2**31)
 MINUTES = (0.001, 1e6)
@@ -154,6 +156,37 @@ def seconds_a_step(recipe: Recipe, chosen: Preset) -> float:
         return fastest
 
 
+def reference_step(rounds: int = 40) -> float:
+    """The processor time, in seconds, of a fixed step of training on this core.
+
+    A step of the network of `photos-32` on 32 images of 32x32, in fp32, with AdamW: the
+    fastest of `rounds`.
+    """
+    torch.manual_seed(0)
+    net = SMALL_UNET.build().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+    x = torch.randn(32, 3, 32, 32).to(memory_format=torch.channels_last)
+    t = torch.arange(1, 33)
+    seconds = []
+    for _ in range(rounds):
+        start = time.process_time()
+        (net(x, t) - x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def steps_of(recipe: Recipe, chosen: Preset, minutes: float) -> int:
+    """How many steps the core that trained photos-32 would take in the minutes.
+
+    The reference step compares that core with this one, so that rows of a table can be
+    trained on several machines.
+    """
+    seconds = 60 * minutes / REFERENCE_STEP * reference_step()
+    return max(1, round(seconds / seconds_a_step(recipe, chosen)))
+
+
 def train(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> None:
     """Train a row for the minutes; its folder then holds `row.json`.
 
@@ -165,8 +198,7 @@ def train(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> None:
         return
     plan = folder / "plan.json"  # written before the first step: a row can go on
     if not plan.exists():
-        steps = max(1, round(60 * minutes / seconds_a_step(recipe, chosen)))
-        write_object(plan, {"steps": steps})
+        write_object(plan, {"steps": steps_of(recipe, chosen, minutes)})
     steps = number_in(plan, "steps")
     with open_run(folder, recipe, chosen) as run:
         found = train_row(run, chosen, steps)
@@ -240,6 +272,12 @@ def judge(
     return Judge(evaluation.Extractor(ruler.name, features), real, more_real, data)
 
 
+def own_end(chosen: Preset) -> int:
+    """The time from which the last call of a run's sampler is: that of its decoder."""
+    latent = chosen.model.latent
+    return load_latent(latent).t_end if latent else 0
+
+
 def measured(
     name: str, folder: Path, out: Path, n: int, calls: int, t_end: int | None
 ) -> Iterator[dict]:
@@ -249,10 +287,7 @@ def measured(
     """
     recipe, minutes = RECIPES[name], float(folder.name.split("-")[-2])
     chosen = RunFolder(folder).preset()
-    if t_end is None:
-        latent = chosen.model.latent
-        t_end = load_latent(latent).t_end if latent else 0
-    walk = {"calls": calls, "t_end": t_end}
+    walk = {"calls": calls, "t_end": own_end(chosen) if t_end is None else t_end}
     key = {"row": name, "minutes": minutes, "seed": chosen.seed, "n": n} | walk
     rows = read(out)
     if any(key.items() <= row.items() for row in rows):
@@ -312,7 +347,7 @@ def main(
     ),
     minutes: Annotated[
         float,
-        typer.Option(min=MINUTES[0], max=MINUTES[1], help="processor time of a row"),
+        typer.Option(min=MINUTES[0], max=MINUTES[1], help="length of a row"),
     ] = 10.0,
     seeds: Annotated[str, typer.Option(help="seeds of each row")] = "0",
     n: Annotated[

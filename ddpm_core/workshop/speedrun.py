@@ -1,6 +1,6 @@
 """The speedrun: photos of 64x64 at a given distance, in the least time of a CPU core.
 
-    ddpm speedrun latents --minutes 12
+    ddpm speedrun small-images --minutes 12
 
 All that is measured is fixed here; what a recipe is free to change is how it trains.
 The page book/speedrun.md has the rules and the records. Chapter 14.
@@ -9,7 +9,6 @@ The page book/speedrun.md has the rules and the records. Chapter 14.
 import shlex
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,13 +26,12 @@ from ddpm_core.workshop.capstone import commit, numbers
 from ddpm_core.workshop.cascade import UpsamplerRun
 from ddpm_core.workshop.folder import RunFolder, read_object, write_object
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
-from ddpm_core.workshop.presets import SMALL_UNET, Preset
+from ddpm_core.workshop.presets import Preset
 from ddpm_core.workshop.recipes import PIXELS, RECIPES, Recipe
 
 GOAL = 300.0  # Frechet distance on EfficientNet-Lite0
 N = 1024  # samples, and held-out photos
 CALLS = 20  # of the network a sample, by DDIM
-T_END = 0  # the timestep from which the last of them starts; 0: the last of the spacing
 FIXED = ("size", "held_out", "seed", "drawn", "absent", "epochs")
 """Options of `ddpm train` that a record may not change."""
 
@@ -62,27 +60,6 @@ ENTRIES = RECIPES | {
 """What can run, by name: the rows of `ddpm recipes`, and the article's recipe."""
 
 
-def reference_step(rounds: int = 40) -> float:
-    """The processor time, in seconds, of a fixed step of training on this core.
-
-    A step of the network of `photos-32` on 32 images of 32x32, in fp32, with AdamW: the
-    fastest of `rounds`. Records are also given as a number of these steps.
-    """
-    torch.manual_seed(0)
-    net = SMALL_UNET.build().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
-    x = torch.randn(32, 3, 32, 32).to(memory_format=torch.channels_last)
-    t = torch.arange(1, 33)
-    seconds = []
-    for _ in range(rounds):
-        start = time.process_time()
-        (net(x, t) - x).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        seconds.append(time.process_time() - start)
-    return min(seconds)
-
-
 def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dict:
     """Train for the minutes and measure: one seed. What is done is not repeated."""
     RunFolder(folder).check_same(chosen)
@@ -90,12 +67,13 @@ def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dic
     if known.exists():
         return read_object(known)
     referee = recipes.judge(chosen.data, chosen.held_out, chosen.seed, N)
-    before = reference_step()
+    before = recipes.reference_step()
     recipes.train(recipe, chosen, folder, minutes)
-    step = (before + reference_step()) / 2
+    step = (before + recipes.reference_step()) / 2
     trained = read_object(folder / "row.json")
     with recipes.open_run(folder, recipe, chosen) as run:
-        samples = recipes.samples_of(run, recipe, N, CALLS, T_END)
+        t_end = recipes.own_end(chosen)
+        samples = recipes.samples_of(run, recipe, N, CALLS, t_end)
         photos = {"photos": len(run.split.images), "sha256": run.split.sha256[:12]}
     scores = asdict(
         evaluation.score(referee.measure, samples, referee.real, referee.more_real)
