@@ -129,3 +129,12 @@ def test_a_film_shades_the_root_of_the_density_and_draws_each_path():
     drawn = np.stack([line.get_ydata() for line in ax.lines], axis=1)
     np.testing.assert_array_equal(drawn, paths)
     assert ax.lines[0].get_xdata().tolist() == list(range(11))
+
+
+def test_a_spread_has_its_means_and_reaches_from_least_to_most():
+    _, ax = plots.figure()
+    plots.spreads(ax, {30: [2.0, 4.0, 9.0], 10: [7.0]}, "runs")
+    (line, _, (bars,)) = ax.containers[0]
+    assert line.get_xydata().tolist() == [[10, 7], [30, 5]]
+    assert [s[:, 1].tolist() for s in bars.get_segments()] == [[7, 7], [2, 9]]
+    assert ax.get_legend_handles_labels()[1] == ["runs"]

@@ -145,6 +145,18 @@ def curves(
         ax.legend()
 
 
+def spreads(ax: Axes, points: Mapping[float, Sequence[float]], label: str = "") -> None:
+    """Draw a line through the means over x, with bars from the least to the most.
+
+    `points` are the values found at each x: of several seeds, say.
+    """
+    xs = sorted(points)
+    means = np.array([np.mean(points[x]) for x in xs])
+    least, most = (np.array([f(points[x]) for x in xs]) for f in (min, max))
+    bars = (means - least, most - means)
+    ax.errorbar(xs, means, bars, marker="o", markersize=4, capsize=2, label=label)
+
+
 def film(
     ax: Axes,
     density: Tensor,

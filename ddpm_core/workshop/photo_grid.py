@@ -14,7 +14,6 @@ import sys
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from statistics import mean
 from typing import Annotated
 
 import torch
@@ -131,13 +130,8 @@ def draw(out: Path) -> None:
             for row in rows:
                 if row["photos"] == size:
                     found.setdefault(row["minutes"], []).append(row[measure])
-            minutes = sorted(found)
-            middle = [mean(found[m]) for m in minutes]
-            spread = [
-                [y - min(found[m]) for m, y in zip(minutes, middle, strict=True)],
-                [max(found[m]) - y for m, y in zip(minutes, middle, strict=True)],
-            ]
-            ax.errorbar(minutes, middle, spread, marker="o", label=f"{size:,}")
+            plots.spreads(ax, found, f"{size:,}")
+        minutes = sorted({row["minutes"] for row in rows})
         ax.set(xlabel="minutes of a core", ylabel=label, xscale="log")
         ax.set_xticks(minutes, [f"{m:g}" for m in minutes])
         ax.minorticks_off()
