@@ -3,7 +3,10 @@
 import re
 from collections.abc import Iterable
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from reader import HTML, ROOT, SIZES, THEMES, Reader
 
 from ddpm_core import editing, samplers, schedules
 from ddpm_core.datasets import draw_toy_cars, to_float
-from ddpm_core.models import load_model
+from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.tokens import Tokenizer
 from ddpm_core.workshop.exercises import all_exercises
 
@@ -268,13 +271,17 @@ class Maker(NamedTuple):
             self.form.query_selector(f"[name={name}]").fill(value)
         self.form.query_selector(f"[name={button}]").click()
         self.read.page.wait_for_function(
-            "() => !document.querySelector('[name=draw]').disabled"
+            "form => !form.elements.draw.disabled", arg=self.form
         )
         return self.form.query_selector(".said").inner_text()
 
 
-def maker_of(read: Reader) -> Maker:
-    return Maker(read, read.open("book/browser").wait_for_selector("form.maker"))
+TOYS, PHOTOS = "toy-cars-text-32", "cars-64"
+
+
+def maker_of(read: Reader, model: str = TOYS) -> Maker:
+    page = read.open("book/browser")
+    return Maker(read, page.wait_for_selector(f"[data-model={model}] form.maker"))
 
 
 @pytest.fixture(scope="module")
@@ -300,15 +307,19 @@ def maker(used_maker):
     return used_maker
 
 
-def assert_states_are(form, wanted: Iterable[samplers.State]) -> None:
+def assert_states_are(
+    form, model: DiffusionModel, wanted: Iterable[samplers.State]
+) -> None:
     """The form has drawn at each time what the library did."""
     states = form.evaluate(
-        "form => form.states.map(({ t, x, x0 }) => [t, [...x], [...x0]])"
+        """form => form.states.map(({ t, x, x0, picture }) =>
+          [t, [...x], [...x0], [...picture]])"""
     )
     for (t, *drawn), state in zip(states, wanted, strict=True):
         assert t == state.t
-        for got, want in zip(drawn, (state.x, state.x0_hat), strict=True):
-            got = torch.tensor(got).view(1, 3, 32, 32)
+        shown = model.decode(state.x0_hat)
+        for got, want in zip(drawn, (state.x, state.x0_hat, shown), strict=True):
+            got = torch.tensor(got).view_as(want)
             torch.testing.assert_close(got, want, rtol=0, atol=1e-3)
             print(f"largest difference {(got - want).abs().max():.1e}")
 
@@ -335,9 +346,11 @@ def test_page_draws_the_librarys_car_from_the_same_noise(maker, prompt, scale, s
     assert said.startswith("Drew ") and read.complaints == []
     seconds = float(re.search(r"in ([\d.]+) s", said)[1])
     print(f"{steps} steps in the browser: {seconds} s")
-    model = load_model("toy-cars-text-32")
+    model = load_model(TOYS)
     (x_T,) = noises(form, 7, 1)
-    assert_states_are(form, model.sample(x_T, steps, prompts=[prompt], scale=scale))
+    assert_states_are(
+        form, model, model.sample(x_T, steps, prompts=[prompt], scale=scale)
+    )
     slider = form.query_selector("[name=step]")
     slider.focus()
     slider.press("Home")
@@ -358,7 +371,7 @@ def test_page_paints_over_as_the_library_does(maker, monkeypatch, part, wish, ro
     assert said.startswith(f"Painted over {mask.sum()} pixels with {wish} in ")
     assert read.complaints == []
 
-    model, keep = load_model("toy-cars-text-32"), mask == 0
+    model, keep = load_model(TOYS), mask == 0
     denoise = model.denoiser([wish], scale=1.5)
     step = partial(samplers.ddim_step, model.schedule)
     step = editing.replacing(model.schedule, step, car, keep)
@@ -367,7 +380,7 @@ def test_page_paints_over_as_the_library_does(maker, monkeypatch, part, wish, ro
     left = iter(rest)
     monkeypatch.setattr(torch, "randn", lambda *size, **options: next(left))
     times = samplers.spaced_times(model.schedule.T, 7)
-    assert_states_are(form, samplers.sample(denoise, step, x_T, times))
+    assert_states_are(form, model, samplers.sample(denoise, step, x_T, times))
     assert next(left, None) is None
 
     painted = torch.tensor(form.evaluate("form => [...form.car]")).view_as(car)
@@ -441,7 +454,9 @@ def test_easel_can_be_read_by_everyone(reader, theme):
 
 @pytest.mark.parametrize("word", ["vann", "grey", "zzz", "truk"])
 def test_page_names_the_nearest_words_as_the_library_does(maker, word):
-    words = maker.form.evaluate("() => loadSettings().then(settings => settings.words)")
+    words = maker.form.evaluate(
+        "() => loadSettings('toy-cars-text-32').then(s => s.prompts.words)"
+    )
     with pytest.raises(ValueError) as error:
         Tokenizer(tuple(words), 16)([f"a {word}"])
     advice = str(error.value).split(": ", 1)[1]
@@ -477,6 +492,72 @@ def test_drawing_shows_its_progress_and_can_be_stopped(maker):
         "() => document.querySelector('.said').innerText.startsWith('Stopped at t = ')"
     )
     assert not form.query_selector("[name=stop]").is_visible()
+
+
+@pytest.fixture(scope="module")
+def photo_maker(lasting_reader):
+    """The form that draws photographs, after one load of the page."""
+    return maker_of(lasting_reader("light"), PHOTOS)
+
+
+@pytest.mark.parametrize("steps", [20, 2])
+def test_page_draws_the_librarys_photograph_from_the_same_noise(photo_maker, steps):
+    read, form = photo_maker
+    said = photo_maker.draw(steps=str(steps), seed="7")
+    assert re.fullmatch(rf"Drew a photograph in [\d.]+ s: {steps} steps\.", said)
+    assert read.complaints == []
+    model = load_model(PHOTOS)
+    (x_T,) = noises(form, 7, 1)
+    assert_states_are(form, model, model.sample(x_T, steps))
+    *_, (t, u) = pairwise(form.evaluate("form => form.states.map(({ t }) => t)"))
+    assert (t, u) == (200, 0)
+
+
+def test_slider_goes_back_through_the_photographs(photo_maker):
+    form = photo_maker.form
+    photo_maker.draw(steps="3", seed="7")
+    slider = form.query_selector("[name=step]")
+    clean = form.query_selector("canvas.clean")
+    assert clean.evaluate("c => [c.width, c.height]") == [64, 64]
+    pixels = "c => c.toDataURL()"
+    seen = []
+    for key in ("Home", "ArrowRight", "ArrowRight", "ArrowRight"):
+        slider.press(key)
+        at = form.query_selector("[name=at]").inner_text()
+        seen.append((at, clean.evaluate(pixels)))
+    assert [at for at, _ in seen] == ["t = 1000", "t = 600", "t = 200", "t = 0"]
+    assert len({picture for _, picture in seen}) == 3  # the last step is a jump to x0
+    assert clean.get_attribute("aria-label").endswith("at t = 0: a photograph")
+
+
+def test_photographs_load_on_a_click_and_share_the_runtime(reader):
+    read = reader("light")
+    photos = maker_of(read, PHOTOS)
+    toys = Maker(read, read.page.query_selector(f"[data-model={TOYS}] form.maker"))
+
+    def loaded() -> list[str]:
+        names = [Path(urlsplit(request.url).path).name for request in read.loaded]
+        return sorted(name for name in names if name.endswith((".onnx", ".wasm")))
+
+    assert loaded() == []
+    toys.draw(steps="1")
+    runtime, text, unet = loaded()
+    assert runtime.endswith(".wasm") and (text, unet) == ("text.onnx", "unet.onnx")
+    photos.draw(steps="2")
+    assert len(loaded()) == 5 and "decoder.onnx" in loaded()
+    toys.draw(steps="1")
+    photos.draw(steps="2")
+    assert len(loaded()) == 5 and read.complaints == []
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_photographs_can_be_read_by_everyone(reader, theme):
+    read = reader(theme)
+    maker_of(read, PHOTOS).draw(steps="2")
+    for size in SIZES:
+        read.resize(size)
+        assert read.faults() == []
+        assert findings(read.page, f"[data-model={PHOTOS}]") == []
 
 
 def test_page_opened_from_its_file_says_what_to_do(browser):

@@ -1,4 +1,4 @@
-"""Sphinx extension: the text model as files for the page that draws cars by itself.
+"""Sphinx extension: models as files for the page that draws cars by itself.
 
 They are made from the weights in the repository, and made anew only when these or the
 code have changed; they lie beside what npm fetches, and are not committed.
@@ -10,36 +10,38 @@ from pathlib import Path
 
 from offline import VENDOR
 
-MODEL = "toy-cars-text-32"
+MODELS = ("toy-cars-text-32", "cars-64")
 ROOT = Path(__file__).parents[2]
 
 
-def ingredients() -> dict[str, str]:
-    """The hashes of what the files are made from: two sets of weights, and the code."""
+def ingredients(name: str) -> dict[str, str]:
+    """The hashes of what a model's files are made from: sets of weights, and the code.
+
+    The weights are the model's own, and those of its text encoder or its decoder.
+    """
 
     def card(name: str) -> dict:
         folder = ROOT / "data" / "weights" / name
         return json.loads((folder / "card.json").read_text(encoding="utf-8"))
 
     code = Path(__file__).with_name("browser_export.py").read_bytes()
-    unet = card(MODEL)
-    text = card(unet["config"]["text"])
-    return {
-        "unet": unet["sha256"],
-        "text": text["sha256"],
-        "code": hashlib.sha256(code).hexdigest(),
-    }
+    parts = [card(name)["config"][part] for part in ("text", "latent")]
+    weights = {part: card(part)["sha256"] for part in (name, *filter(None, parts))}
+    return {**weights, "code": hashlib.sha256(code).hexdigest()}
 
 
 def make_files(app, config) -> None:
-    """Export the model if its files are missing or old, then let the pages use them."""
-    folder = VENDOR / "model"
-    stamp, wanted = folder / "made_from.json", json.dumps(ingredients())
-    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-        from browser_export import export_for_browser  # torch takes seconds to load
+    """Export each model whose files are missing or old, then let the pages use them."""
+    for name in MODELS:
+        folder = VENDOR / "models" / name
+        stamp, wanted = folder / "made_from.json", json.dumps(ingredients(name))
+        if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
+            from browser_export import export_for_browser  # torch takes seconds to load
 
-        export_for_browser(MODEL, folder)
-        stamp.write_text(wanted, encoding="utf-8")  # last: it says that all is there
+            export_for_browser(name, folder)
+            stamp.write_text(
+                wanted, encoding="utf-8"
+            )  # last: it says that all is there
     if str(VENDOR) not in config.html_static_path:
         config.html_static_path.append(str(VENDOR))
 
