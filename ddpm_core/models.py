@@ -202,9 +202,22 @@ class DiffusionModel:
         **prompted: Unpack[Prompted],
     ) -> None:
         """Raise as `sample` does for what it cannot do, before anything costs time."""
-        t_end = self.t_end if t_end is None else t_end
-        times_by_name(sampler, self.schedule, steps, spacing=spacing, t_end=t_end)
+        self.times(steps, sampler, t_end=t_end, spacing=spacing)
         self.denoiser(**prompted)
+
+    def times(
+        self,
+        steps: int,
+        sampler: str = "ddim",
+        *,
+        t_end: int | None = None,
+        spacing: str = "time",
+    ) -> list[int]:
+        """Return the timesteps of the states of `sample`; raises as it does."""
+        t_end = self.t_end if t_end is None else t_end
+        return times_by_name(
+            sampler, self.schedule, steps, spacing=spacing, t_end=t_end
+        )
 
     def decode(self, x: Samples) -> Images:
         """Return the images that states stand for: themselves, but for latents."""

@@ -1,5 +1,6 @@
 """`ddpm sample`: images from trained weights, in one picture."""
 
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated
@@ -91,7 +92,8 @@ def sample(
     prompted = requested(model, n, prompt, label, scale, negative, worse)
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
     model.check_sampling(steps, **how, **prompted)
-    draw, save = (draw_strips, save_strip) if strip else (draw_samples, save_grid)
+    save = save_strip if strip else save_grid
+    draw = partial(draw_strips, stages=STAGES) if strip else draw_samples
     zoom = zoom or zoom_for(model.config.sides[1], STAGES if strip else grid_columns(n))
     with written_file(out) as new:
         images = draw(model, n, steps=steps, seed=seed, **how, **prompted)
