@@ -95,7 +95,7 @@ class DiffusionModel:
         alone. With a `guide`, a worse model of the same images, it goes away from what
         that one makes of x_t and the same prompts (autoguidance, Karras et al. 2024).
         Raises ValueError for a prompt too few or too many, for a scale that is not a
-        finite number, for a guide of other samples or another schedule, and as the
+        finite number, for a guide of other samples, prompts or schedule, and as the
         encoder does. Chapter 10.
         """
         if not isfinite(scale):
@@ -134,12 +134,28 @@ class DiffusionModel:
                 f"a guide must draw what the model draws, {self.shape}, "
                 f"got one that draws {guide.shape}"
             )
+        if guide._latent_scales() != self._latent_scales():
+            raise ValueError(
+                f"a guide must draw latents of the model's autoencoder, "
+                f"{self.config.latent or 'none'}, got {guide.config.latent or 'none'}"
+            )
+        if (guide.encoder is None) != (self.encoder is None):
+            raise ValueError(
+                "a guide must take prompts as the model does: one of the two was "
+                "trained without"
+            )
         if guide.schedule.alpha_bar_list != self.schedule.alpha_bar_list:
             raise ValueError(
                 f"a guide must have the model's schedule, {self.config.schedule} of "
                 f"T = {self.config.T}, got {guide.config.schedule} of "
                 f"T = {guide.config.T}"
             )
+
+    def _latent_scales(self) -> list[float]:
+        """What tells the latents of autoencoders apart; empty for images."""
+        if self.latent is None or self.latent.in_range:
+            return []
+        return [*self.latent.mean.tolist(), *self.latent.std.tolist()]
 
     @property
     def t_end(self) -> int:

@@ -219,6 +219,7 @@ def test_what_cannot_be_is_said_in_one_line(arguments, message, tmp_path):
         ([], "--guide has no effect without a --scale above 1"),
         (["--scale", 1], "--guide has no effect without a --scale above 1"),
         (["--scale", 2, "--negative", "a van"], "--negative has no effect"),
+        (["--scale", 2, "--guide", "toy-cars-32"], "it is the model itself"),
     ],
 )
 def test_a_guide_needs_a_scale_and_no_negative_prompt(tmp_path, scale, why):

@@ -5,7 +5,9 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
+from torch import nn
 
 from ddpm_core.clip import CLIP
 from ddpm_core.datasets.atomic import written_file
@@ -130,6 +132,8 @@ def requested(
         check_words([*texts, negative or ""], model.encoder.tokenizer.words)
     if guide and (scale is None or scale <= 1):
         raise ValueError("--guide has no effect without a --scale above 1")
+    if guide and same_weights(model.net, guide.net):
+        raise ValueError("--guide has no effect: it is the model itself")
     guided_by: Prompted = {"guide": guide, "scale": scale} if guide else {}
     if not config.conditional:
         alone = {} if guide else {"--scale": scale}
@@ -149,3 +153,9 @@ def requested(
     prompts = list(islice(cycle(texts or [""]), n))
     guidance: Prompted = {"scale": scale, "negative": negative or ""}
     return {"prompts": prompts, **guidance, **guided_by}
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks hold the same numbers."""
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
