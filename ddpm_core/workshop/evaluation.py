@@ -120,6 +120,19 @@ def extractor(name: str) -> Extractor:
     return EXTRACTORS[one_of("features", name, EXTRACTORS)]()
 
 
+def check_features(name: str, data: str) -> None:
+    """Raise ValueError for an unknown extractor, and for one that does not know data.
+
+    The classifier was trained on toy cars: what it sees in photos means nothing.
+    """
+    one_of("features", name, EXTRACTORS)
+    if name == "classifier" and data != "toy-cars":
+        raise ValueError(
+            f"the classifier knows toy cars, not {data}: choose --features imagenet or "
+            "inception"
+        )
+
+
 @dataclass(frozen=True)
 class Scores:
     """How close samples come to real images; n of each, on one kind of features.

@@ -159,11 +159,13 @@ def main(
         chosen = preset_of(recipe, size, seed)
         RunFolder(folder).check_same(chosen)
         key = {"photos": size, "minutes": length, "seed": seed, "n": n, "calls": calls}
-        if any(key.items() <= known.items() for known in recipes.read(out)):
+        if recipes.is_measured(out, key, data):
+            print(f"{folder.name}: measured already, see {out}", flush=True)
             continue
         recipes.judge(data, n, 0, n, base=BASE)  # what it lacks is missed at once
         trained = train(recipe, chosen, folder, length)
-        found = key | measure(recipe, chosen, folder, out, n, calls) | trained
+        scores = measure(recipe, chosen, folder, out, n, calls)
+        found = key | {"data": data} | scores | trained
         found["command"] = shlex.join(["ddpm", *sys.argv[1:]])
         recipes.add(out, found)
         print(found, flush=True)
