@@ -110,7 +110,7 @@ def checked(
 ) -> tuple[list[float], list[int]]:
     """The minutes and sizes as numbers; ValueError for those that no run can have."""
     lengths = numbers("minutes", minutes, float, *MINUTES)
-    photos = numbers("sizes", sizes, int, 1, 10**9)
+    photos = numbers("sizes", sizes, int, preset(BASE).batch, 10**9)
     check_count("seed", seed, *recipes.SEEDS)
     check_calls(preset(BASE).model, [calls])
     there = len(PackedImages.open(data))

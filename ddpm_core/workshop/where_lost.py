@@ -75,6 +75,9 @@ def main(
     torch.set_num_threads(1)
     options = {"out": out, "n": n, "calls": calls, "features": features, "seed": seed}
     evaluation.check_features(features, trained_as(name).data)
-    open_model(name).check_sampling(calls)
+    model = open_model(name)
+    if model.config.conditional:
+        raise ValueError(f"{name} takes prompts: name a model without")
+    model.check_sampling(calls)
     with table_writer(shlex.join(["measure-where-lost", name]), options) as write:
         write(rows(name, n, calls, features, seed), {"model": name})

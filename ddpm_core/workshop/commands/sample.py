@@ -5,9 +5,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from torch import nn
 
 from ddpm_core.clip import CLIP
 from ddpm_core.datasets.atomic import written_file
@@ -22,7 +20,7 @@ from ddpm_core.models import DiffusionModel, Prompted, best_device
 from ddpm_core.samplers import SAMPLERS, SPACINGS
 from ddpm_core.workshop.commands.common import GUIDANCE, T_END, TEXT_MODEL
 from ddpm_core.workshop.evaluation import draw_samples, draw_strips
-from ddpm_core.workshop.opened import is_lora, is_run, open_model
+from ddpm_core.workshop.opened import is_lora, is_run, open_model, same_weights
 from ddpm_core.workshop.wording import check_words
 
 STAGES = 9  # of a strip
@@ -153,9 +151,3 @@ def requested(
     prompts = list(islice(cycle(texts or [""]), n))
     guidance: Prompted = {"scale": scale, "negative": negative or ""}
     return {"prompts": prompts, **guidance, **guided_by}
-
-
-def same_weights(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two networks hold the same numbers."""
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
