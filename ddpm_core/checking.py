@@ -12,8 +12,9 @@ from torch import Tensor
 from ddpm_core.values import check_count, check_number, quoted
 
 __all__ = [
-    "check_count", "check_finite", "check_floating", "check_integers", "check_number",
-    "check_output", "check_shape", "quoted",
+    "check_count", "check_finite", "check_floating", "check_integers", "check_like",
+    "check_number",
+    "check_output", "check_shape", "check_tensor", "check_timed", "quoted",
 ]  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def check_floating(name: str, x: object, shape: str = "(b, ...)") -> None:
     `shape` is text for the reader, such as "(b, c, h, w)"; "..." stands for any axes.
     TypeError for integers and for anything but a tensor, ValueError for other axes.
     """
-    _check_tensor(name, x)
+    check_tensor(name, x)
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating-point, got {x.dtype}")
     _check_axes(name, x, shape)
@@ -31,13 +32,14 @@ def check_floating(name: str, x: object, shape: str = "(b, ...)") -> None:
 
 def check_integers(name: str, x: object, shape: str = "(b,)") -> None:
     """Raise unless x is a tensor of integers (no booleans) with the axes of `shape`."""
-    _check_tensor(name, x)
+    check_tensor(name, x)
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise TypeError(f"{name} must be integers, got {x.dtype}")
     _check_axes(name, x, shape)
 
 
-def _check_tensor(name: str, x: object) -> None:
+def check_tensor(name: str, x: object) -> None:
+    """Raise TypeError unless x is a tensor."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
 
@@ -49,11 +51,31 @@ def _check_axes(name: str, x: Tensor, shape: str) -> None:
         raise ValueError(f"{name} must have the shape {shape}, got {tuple(x.shape)}")
 
 
-def check_shape(name: str, x: Tensor, shape: Sequence, of: str = "") -> None:
-    """Raise ValueError unless x has exactly this shape, which is that of `of`."""
+def check_shape(name: str, x: object, shape: Sequence, of: str = "") -> None:
+    """Raise unless x is a tensor of exactly this shape, which is that of `of`.
+
+    TypeError for anything but a tensor, ValueError for another shape.
+    """
+    check_tensor(name, x)
     if x.shape != torch.Size(shape):
         wanted = f"the shape of {of}, {tuple(shape)}" if of else f"shape {tuple(shape)}"
         raise ValueError(f"{name} must have {wanted}, got {tuple(x.shape)}")
+
+
+def check_like(name: str, x: object, like: Tensor, of: str) -> None:
+    """Raise unless x is a tensor of real numbers of the shape of `like`, named `of`."""
+    check_floating(name, x)
+    check_shape(name, x, like.shape, of=of)
+
+
+def check_timed(name: str, x: object, t: object) -> None:
+    """Raise unless x (b, ...) are real numbers and t (b,) an integer for each."""
+    check_floating(name, x)
+    check_integers("t", t)
+    if len(t) != len(x):
+        raise ValueError(
+            f"t must have one time for each of {len(x)} samples, got {len(t)}"
+        )
 
 
 def check_output(name: str, output: object, like: Tensor, of: str) -> None:

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from ddpm_core.checking import (
     check_count,
+    check_floating,
     check_integers,
     check_number,
     check_output,
+    check_shape,
+    check_tensor,
 )
 from ddpm_core.types import Condition, Denoise, Images, Times
 
@@ -63,11 +66,14 @@ def guided_together(both: Denoise, scale: float) -> Denoise:
 def join(first: Condition, second: Condition) -> Condition:
     """Put the condition of one batch behind that of another.
 
-    Raises ValueError where one has a part, such as words, that the other lacks.
+    Raises ValueError where one has a part, such as words, that the other lacks, or has
+    in another width.
     """
     for name, a, b in zip(Condition._fields, first, second, strict=True):
         if (a is None) != (b is None):
             raise ValueError(f"one of the conditions has {name}, the other has none")
+        if b is not None:
+            check_shape(f"the second {name}", b, (len(b), *a.shape[1:]))
     pairs = zip(first, second, strict=True)
     return Condition(*(None if a is None else torch.cat([a, b]) for a, b in pairs))
 
@@ -83,6 +89,8 @@ def dropped(
     condition. Chapter 10.
     """
     check_number("the fraction that is dropped", share, 0, 1)
+    check_tensor("conditions", conditions)
+    check_tensor("empty", empty)
     one = tuple(conditions.shape[1:])
     if tuple(empty.shape) not in ((), one, (1, *one)):
         raise ValueError(
@@ -158,7 +166,9 @@ def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
     check_number("high", high, above=low)
 
     def clip(x_t: Tensor, t: Tensor) -> Tensor:
-        return denoise(x_t, t).clamp(low, high)
+        x0_hat = denoise(x_t, t)
+        check_output("denoise", x0_hat, x_t, "x_t")
+        return x0_hat.clamp(low, high)
 
     return clip
 
@@ -169,10 +179,14 @@ def beside(net: nn.Module, condition: Images) -> Callable[..., Images]:
     The network takes the channels of x_t and those of `condition`, (b, c, h, w), and
     returns as many; the first of them, like x_t, are kept: Saharia et al. 2021
     (Palette). A small image to be enlarged, chapter 14; an image with a hole and its
-    mask, chapter 12.
+    mask, chapter 12. Raises ValueError for images of another number or size than x_t.
     """
+    check_floating("condition", condition, "(b, c, h, w)")
 
     def predict(x_t: Images, t: Times, cond: object = None) -> Images:
+        check_floating("x_t", x_t, "(b, c, h, w)")
+        rows, _, *sides = x_t.shape
+        check_shape("condition", condition, (rows, condition.shape[1], *sides))
         return net(torch.cat([x_t, condition], dim=1), t)[:, : x_t.shape[1]]
 
     return predict

@@ -9,10 +9,11 @@ from torch import Tensor
 from ddpm_core.checking import (
     check_count,
     check_floating,
-    check_integers,
+    check_like,
     check_number,
     check_output,
     check_shape,
+    check_timed,
 )
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, PerSample, Samples, Times
@@ -25,7 +26,8 @@ def add_noise(schedule: Schedule, x0: Samples, t: Times, eps: Samples) -> Sample
     `eps`: (b, ...), floating; `t`: (b,) in 0..T, where 0 returns x0. Raises ValueError
     for other times and shapes, TypeError for other types. Chapter 05.
     """
-    _check_samples(x0, t, eps)
+    check_timed("x0", x0, t)
+    check_like("eps", eps, x0, of="x0")
     a, s = schedule.scales(t, like=x0)
     return a * x0 + s * eps
 
@@ -204,7 +206,7 @@ def make_denoiser(
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        _check_samples(x_t, t, name="x_t")
+        check_timed("x_t", x_t, t)
         if t.device.type == "cpu":
             schedule.check_times(t, first=1)
         a, s = schedule.scales(t, like=x_t)
@@ -213,17 +215,3 @@ def make_denoiser(
         return target.to_clean(output, x_t, a, s)
 
     return denoise
-
-
-def _check_samples(
-    x0: Tensor, t: Tensor, eps: Tensor | None = None, name: str = "x0"
-) -> None:
-    check_floating(name, x0)
-    check_integers("t", t)
-    if len(t) != len(x0):
-        raise ValueError(
-            f"t must have one time for each of {len(x0)} samples, got {len(t)}"
-        )
-    if eps is not None:
-        check_floating("eps", eps)
-        check_shape("eps", eps, x0.shape, of="x0")

@@ -17,8 +17,9 @@ from ddpm_core.checking import (
     check_count,
     check_floating,
     check_integers,
+    check_like,
     check_output,
-    check_shape,
+    check_timed,
     quoted,
 )
 from ddpm_core.diffusion import add_noise
@@ -89,6 +90,7 @@ def progressive(
     steps = torch.arange(teacher_calls // calls + 1, device=grid.device)[:, None]
 
     def lesson(x0: Samples, t: Times, eps: Samples) -> tuple[Samples, Times, Samples]:
+        _check_times(schedule, x0, t)
         left = (t - 1) * calls // schedule.T  # steps of the student after this one
         first = (calls - 1 - left) * (len(steps) - 1)
         times = grid.to(t.device)[first + steps.to(t.device)]
@@ -114,6 +116,7 @@ def reflow(denoise: Denoise, schedule: Schedule, *, teacher_calls: int) -> Lesso
     grid = _grid(schedule, teacher_calls)[:, None]
 
     def lesson(x0: Samples, t: Times, eps: Samples) -> tuple[Samples, Times, Samples]:
+        _check_times(schedule, eps, t)
         times = grid.to(t.device).expand(-1, len(eps))
         return follow(denoise, schedule, eps, times), t, eps
 
@@ -135,6 +138,7 @@ def consistency(
 
     @torch.no_grad()
     def lesson(x0: Samples, t: Times, eps: Samples) -> tuple[Samples, Times, Samples]:
+        _check_times(schedule, x0, t)
         first = steps - 1 - (t - 1) * steps // schedule.T
         times = grid.to(t.device)[torch.stack([first, first + 1])]
         x_t = add_noise(schedule, x0, times[0], eps)
@@ -157,10 +161,17 @@ def consistency_step(
     A consistency model sees the end of a curve in x, and begins another one here. The
     step of a sampler; from t it takes nothing but x0_hat. Chapter 13.
     """
-    check_shape("x0_hat", x0_hat, x.shape, of="x")
-    check_shape("noise", noise, x.shape, of="x")
+    check_floating("x", x)
+    check_like("x0_hat", x0_hat, x, of="x")
+    check_like("noise", noise, x, of="x")
     ab_u = schedule.alpha_bars(t, u)[1]
     return sqrt(ab_u) * x0_hat + sqrt(1 - ab_u) * noise
+
+
+def _check_times(schedule: Schedule, x: Samples, t: Times) -> None:
+    check_timed("x0", x, t)
+    if t.device.type == "cpu":  # elsewhere it would wait
+        schedule.check_times(t, first=1)
 
 
 def _grid(schedule: Schedule, calls: int) -> Tensor:

@@ -19,6 +19,7 @@ from ddpm_core.checking import (
     check_number,
     check_output,
     check_shape,
+    check_tensor,
 )
 from ddpm_core.diffusion import add_noise
 from ddpm_core.samplers import Noise, State, Step, noise_like
@@ -38,6 +39,7 @@ def replacing(schedule: Schedule, step: Step, x0: Samples, keep: Tensor) -> Step
     _check_known(x0, keep)
 
     def replaced(x: Tensor, x0_hat: Tensor, t: int, u: int, noise: Tensor) -> Tensor:
+        check_shape("x", x, x0.shape, of="x0")
         when = torch.full((len(x),), u, device=x.device)
         known = add_noise(schedule, x0, when, noise)
         return torch.where(keep, known, step(x, x0_hat, t, u, noise))
@@ -48,6 +50,7 @@ def replacing(schedule: Schedule, step: Step, x0: Samples, keep: Tensor) -> Step
 def _check_known(x0: Samples, keep: Tensor) -> None:
     """Raise ValueError unless `keep` holds booleans that broadcast over x0."""
     check_floating("x0", x0)
+    check_tensor("keep", keep)
     try:
         fits = torch.broadcast_shapes(keep.shape, x0.shape) == x0.shape
     except RuntimeError:

@@ -189,7 +189,11 @@ def load_latent(
     Raises as `load_weights` does, and ValueError for weights that do not fit the card.
     """
     state, card = load_weights(name)
-    autoencoder = VAE(read_config(name, card, VAEConfig.from_dict))
-    latent = LatentScaler(autoencoder, t_end=card.get("t_end", 0))
+
+    def build(config: dict) -> LatentScaler:
+        autoencoder = VAE(VAEConfig.from_dict(config))
+        return LatentScaler(autoencoder, t_end=card.get("t_end", 0))
+
+    latent = read_config(name, card, build)
     fit_weights(latent, state, name)
     return latent.to(device).eval().requires_grad_(False)

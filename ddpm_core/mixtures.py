@@ -16,6 +16,7 @@ from ddpm_core.checking import (
     check_floating,
     check_number,
     check_shape,
+    check_timed,
     quoted,
 )
 from ddpm_core.schedules import Schedule
@@ -67,6 +68,7 @@ class GaussianMixture(NamedTuple):
 
     def densities(self, schedule: Schedule, x: Features) -> Float[Tensor, "T_plus_1 n"]:
         """Return q(x_t) at the places x, one row for each time 0..T. Chapter 08."""
+        check_floating("x", x, "(n, d)")
         ab = schedule.alpha_bar.to(x.dtype).to(x.device)  # no float64 on Apple's GPUs
         scales = zip(ab.sqrt(), (1 - ab).sqrt(), strict=True)
         return torch.stack([self.log_density(x, a, s).exp() for a, s in scales])
@@ -81,6 +83,7 @@ class GaussianMixture(NamedTuple):
         self.check()
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            check_timed("x_t", x_t, t)
             a, s = schedule.scales(t, like=x_t[:, None])
             log_p, guess = self._by_component(x_t, a, s)
             return (log_p.softmax(1) * guess).sum(1)
@@ -133,12 +136,13 @@ def ideal_denoiser(data: Samples, schedule: Schedule) -> Denoise:
     with it are copies of them. `t` lies in 1..T. Raises ValueError for no data, and for
     x_t or (on the CPU) t that do not fit. Chapter 07.
     """
-    check_floating("data", data)
+    check_floating("data", data, "(n, d, ...)")
     if not data.numel():
         raise ValueError(f"data must hold samples, got {tuple(data.shape)}")
     flat = data.flatten(1)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        check_timed("x_t", x_t, t)
         check_shape("x_t", x_t, (len(x_t), *data.shape[1:]))
         if t.device.type == "cpu":
             schedule.check_times(t, first=1)

@@ -95,7 +95,7 @@ class DiffusionModel:
         alone. With a `guide`, a worse model of the same images, it goes away from what
         that one makes of x_t and the same prompts (autoguidance, Karras et al. 2024).
         Raises ValueError for a prompt too few or too many, for a scale that is not a
-        finite number, for a guide of other samples or another schedule, and as the
+        finite number, for a guide of other samples, prompts or schedule, and as the
         encoder does. Chapter 10.
         """
         if not isfinite(scale):
@@ -134,12 +134,28 @@ class DiffusionModel:
                 f"a guide must draw what the model draws, {self.shape}, "
                 f"got one that draws {guide.shape}"
             )
+        if guide._latent_scales() != self._latent_scales():
+            raise ValueError(
+                f"a guide must draw latents of the model's autoencoder, "
+                f"{self.config.latent or 'none'}, got {guide.config.latent or 'none'}"
+            )
+        if (guide.encoder is None) != (self.encoder is None):
+            raise ValueError(
+                "a guide must take prompts as the model does: one of the two was "
+                "trained without"
+            )
         if guide.schedule.alpha_bar_list != self.schedule.alpha_bar_list:
             raise ValueError(
                 f"a guide must have the model's schedule, {self.config.schedule} of "
                 f"T = {self.config.T}, got {guide.config.schedule} of "
                 f"T = {guide.config.T}"
             )
+
+    def _latent_scales(self) -> list[float]:
+        """What tells the latents of autoencoders apart; empty for images."""
+        if self.latent is None or self.latent.in_range:
+            return []
+        return [*self.latent.mean.tolist(), *self.latent.std.tolist()]
 
     @property
     def t_end(self) -> int:
@@ -202,9 +218,22 @@ class DiffusionModel:
         **prompted: Unpack[Prompted],
     ) -> None:
         """Raise as `sample` does for what it cannot do, before anything costs time."""
-        t_end = self.t_end if t_end is None else t_end
-        times_by_name(sampler, self.schedule, steps, spacing=spacing, t_end=t_end)
+        self.times(steps, sampler, t_end=t_end, spacing=spacing)
         self.denoiser(**prompted)
+
+    def times(
+        self,
+        steps: int,
+        sampler: str = "ddim",
+        *,
+        t_end: int | None = None,
+        spacing: str = "time",
+    ) -> list[int]:
+        """Return the timesteps of the states of `sample`; raises as it does."""
+        t_end = self.t_end if t_end is None else t_end
+        return times_by_name(
+            sampler, self.schedule, steps, spacing=spacing, t_end=t_end
+        )
 
     def decode(self, x: Samples) -> Images:
         """Return the images that states stand for: themselves, but for latents."""

@@ -18,9 +18,9 @@ from torch import Tensor
 from ddpm_core.checking import (
     check_count,
     check_floating,
+    check_like,
     check_number,
     check_output,
-    check_shape,
 )
 from ddpm_core.options import one_of
 from ddpm_core.schedules import Schedule
@@ -231,7 +231,7 @@ def ancestral_step(
     The step to `u = 0` returns x0_hat. Chapters 08 and 09.
     """
     ab_t, ab_u = schedule.alpha_bars(t, u)
-    _check_step(x, x0_hat, noise)
+    _check_step(x, x0_hat, noise=noise)
     if u == 0:
         return x0_hat
     to_clean = sqrt(ab_u) * (1 - ab_t / ab_u) / (1 - ab_t)
@@ -258,7 +258,7 @@ def ddim_step(
     """
     check_number("eta", eta, 0, 1)
     ab_t, ab_u = schedule.alpha_bars(t, u)
-    _check_step(x, x0_hat, noise)
+    _check_step(x, x0_hat, noise=noise)
     eps_hat = (x - sqrt(ab_t) * x0_hat) / sqrt(1 - ab_t)
     std = eta * sqrt(posterior_variance(schedule, t, u))
     kept = sqrt(max(1 - ab_u - std**2, 0.0))
@@ -312,6 +312,7 @@ class Heun:
     """
 
     def __init__(self, schedule: Schedule, denoise: Denoise, calls: int):
+        check_count("calls", calls)
         self.schedule, self.denoise = schedule, denoise
         intervals = self.intervals(schedule, calls)
         self.euler = 2 * intervals - 1 - calls  # steps with one slope, at the start
@@ -399,11 +400,10 @@ def times_by_name(
     return space(schedule, sampler.intervals(schedule, calls), t_end)
 
 
-def _check_step(x: Tensor, x0_hat: Tensor, noise: Tensor | None = None) -> None:
+def _check_step(x: Tensor, x0_hat: Tensor, **noise: Tensor) -> None:
     check_floating("x", x)
-    check_shape("x0_hat", x0_hat, x.shape, of="x")
-    if noise is not None:
-        check_shape("noise", noise, x.shape, of="x")
+    for name, other in {"x0_hat": x0_hat, **noise}.items():
+        check_like(name, other, x, of="x")
 
 
 def _begins_in_noise(schedule: Schedule) -> bool:

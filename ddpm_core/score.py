@@ -5,7 +5,13 @@ from math import log, sqrt
 
 from torch import Tensor
 
-from ddpm_core.checking import check_number, check_output, check_shape
+from ddpm_core.checking import (
+    check_floating,
+    check_like,
+    check_number,
+    check_output,
+    check_timed,
+)
 from ddpm_core.schedules import Schedule
 from ddpm_core.types import Denoise, Samples, Times
 
@@ -21,6 +27,7 @@ def make_score(denoise: Denoise, schedule: Schedule) -> Score:
     """
 
     def score(x_t: Tensor, t: Tensor) -> Tensor:
+        check_timed("x_t", x_t, t)
         if t.device.type == "cpu":
             schedule.check_times(t, first=1)
         a, s = schedule.scales(t, like=x_t)
@@ -39,8 +46,9 @@ def langevin_step(x: Samples, score: Samples, size: float, noise: Samples) -> Sa
     leave it too wide. Raises ValueError for a size that is not above 0. Chapter 13.
     """
     check_number("size", size, above=0)
+    check_floating("x", x)
     for name, other in (("score", score), ("noise", noise)):
-        check_shape(name, other, x.shape, of="x")
+        check_like(name, other, x, of="x")
     return x + size * score + sqrt(2 * size) * noise
 
 
@@ -63,8 +71,9 @@ def sde_step(
     Chapter 13.
     """
     check_number("churn", churn, 0)
+    check_floating("x", x)
     for name, other in (("x0_hat", x0_hat), ("noise", noise)):
-        check_shape(name, other, x.shape, of="x")
+        check_like(name, other, x, of="x")
     ab_t, ab_u = schedule.alpha_bars(t, u)
     if ab_t == 0:
         raise ValueError(

@@ -34,6 +34,8 @@ def check_number(
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")
+    if isinstance(value, Integral):
+        _check_fits(name, value)
     if not abs(value) <= LARGEST:  # nor NaN
         raise ValueError(f"{name} must be a finite number, got {quoted(value)}")
     if above is not None and not value > above:
@@ -47,6 +49,7 @@ def check_count(name: str, value: object, low: float = 1, high: float = inf) -> 
     """Raise unless `value` is a whole number in low..high, as `check_number` does."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {quoted(value)}")
+    _check_fits(name, value)
     if not low <= value <= high:
         allowed = f"lie in {low}..{high}" if inf not in (-low, high) else None
         raise ValueError(
@@ -57,6 +60,12 @@ def check_count(name: str, value: object, low: float = 1, high: float = inf) -> 
 def sides(size: Size) -> tuple[int, int]:
     """Return the height and the width of images of that size."""
     return size if isinstance(size, tuple) else (size, size)
+
+
+def _check_fits(name: str, value: int) -> None:
+    """Raise ValueError for a whole number of more than 64 bits, which tensors have."""
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} must lie within 64 bits, got {quoted(value)}")
 
 
 def _bound(low: float, high: float) -> str:

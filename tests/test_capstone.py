@@ -58,6 +58,17 @@ def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
     ]
     with pytest.raises(ValueError, match="--counts takes numbers in 1..1000"):
         capstone.measure_calls(str(folder), table, "0", n=32)
+    with pytest.raises(ValueError, match="--counts takes each number once, got '3,3'"):
+        capstone.measure_calls(str(folder), table, "3,3", n=32)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"step": "3"}', "[" * 10_000])
+def test_a_damaged_mark_is_named(tmp_path, line):
+    path = tmp_path / "marks.jsonl"
+    assert capstone.read_rows(path) == []
+    path.write_text('{"step": 3}\n' + line + "\n")
+    with pytest.raises(ValueError, match=r"marks\.jsonl, line 2: no row with a 'step'"):
+        capstone.read_rows(path)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if "cars64" in name])

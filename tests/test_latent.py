@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import replace
+from shutil import copytree
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -25,6 +27,7 @@ from ddpm_core.neighbours.vae import (
     sample,
 )
 from ddpm_core.weights import load_weights, save_weights
+from ddpm_core.workshop.latents import cached, encoded
 from ddpm_core.workshop.side.autoencoder import (
     CONFIG,
     Finishing,
@@ -163,6 +166,38 @@ def test_weights_come_back_with_their_scales(tiny, tmp_path):
         VAEConfig.from_dict({"side": 16})
 
 
+def test_stored_latents_are_checked_and_replaced(tiny, images, tmp_path):
+    stored = np.full((5, 16, 16, 3), 7, np.uint8)
+    stored[2:] = 200
+    latent = LatentScaler(tiny).fit(images).requires_grad_(False)
+    right = encoded(stored, latent, flip=True)
+    for damage in ("flip", "cut", "empty", "none"):
+        found = cached(tmp_path / "kept", stored, latent, flip=True)
+        assert torch.equal(found, right)
+        (path,) = (tmp_path / "kept").iterdir()  # and nothing beside it
+        data = bytearray(path.read_bytes())
+        changed = {"cut": data[:-8], "empty": b"", "none": bytes(data)}
+        data[-3] ^= 1
+        path.write_bytes({"flip": data, **changed}[damage])
+    assert torch.equal(cached(tmp_path / "kept", stored, latent, flip=True), right)
+
+
+def test_latents_that_cannot_be_stored_serve_all_the_same(tiny, images, tmp_path):
+    stored = np.full((5, 16, 16, 3), 7, np.uint8)
+    (tmp_path / "kept").write_text("a file, where a folder should be")
+    latent = LatentScaler(tiny).fit(images).requires_grad_(False)
+    found = cached(tmp_path / "kept", stored, latent, flip=False)
+    assert torch.equal(found, encoded(stored, latent, flip=False))
+
+
+def test_a_wrong_end_in_a_card_is_named(tiny_autoencoder, tmp_path):
+    copytree(tiny_autoencoder, tmp_path / "w")
+    path = tmp_path / "w" / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"t_end": -1}))
+    with pytest.raises(ValueError, match=r"card\.json.*: t_end must be at least 0"):
+        load_latent(tmp_path / "w")
+
+
 def test_measure_tells_decibels(images):
     class Brighter(Affine):
         def decode(self, z):
@@ -212,6 +247,9 @@ def test_the_command_trains_measures_and_writes_a_card(tmp_path, capsys):
         ({"finishes": "toy-cars-32"}, "needs --refine"),
         ({"finishes": "toy-cars-32", "refine": "x", "t_end": 9}, "1..--noised-to"),
         ({"t_end": 100}, "belong to --finishes"),
+        ({"data": "photos"}, "the classifier knows toy cars, not photos"),
+        ({"refine": "x", "encoder": "resized"}, "--encoder has no effect"),
+        ({"refine": "toy-cars-autoencoder-32", "size": 64}, "--size 32, got 64"),
     ):
         with pytest.raises(Exception, match=why):
             main(out, **alone)

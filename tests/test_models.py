@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from ddpm_core.config import ModelConfig
+from ddpm_core.latent import load_latent
 from ddpm_core.models import (
     DiffusionModel,
     HalfPrecision,
@@ -203,6 +205,28 @@ def test_a_guide_must_draw_the_same_images_in_the_same_steps(saved, changed, why
     guide = DiffusionModel(UNet(TINY.network).eval(), config)
     with pytest.raises(ValueError, match=why):
         load_model(saved[0]).denoiser(guide=guide, scale=2)
+
+
+def test_a_guide_takes_prompts_where_the_model_does(told, saved):
+    guide = DiffusionModel(UNet(TINY.network).eval(), TINY)
+    why = "take prompts as the model does"
+    with pytest.raises(ValueError, match=why):
+        told.denoiser(["a van"], guide=guide, scale=2)
+    with pytest.raises(ValueError, match=why):
+        load_model(saved[0]).denoiser(guide=told, scale=2)
+
+
+def test_a_guide_draws_latents_of_the_same_autoencoder(tiny_autoencoder):
+    network = replace(TINY.network, image_channels=2)
+    model, guide = (
+        DiffusionModel(UNet(network), TINY, latent=load_latent(tiny_autoencoder))
+        for _ in range(2)
+    )
+    x, t = model.noise(1), torch.tensor([40])
+    assert model.denoiser(guide=guide, scale=2)(x, t).shape == x.shape
+    guide.latent.std.mul_(1.5)
+    with pytest.raises(ValueError, match="latents of the model's autoencoder"):
+        model.denoiser(guide=guide, scale=2)
 
 
 def test_a_guide_takes_the_place_of_a_negative_prompt(told):

@@ -45,6 +45,17 @@ def small(tmp_path, monkeypatch):
     }
 
 
+def test_what_is_measured_on_other_photos_is_another_row(tmp_path):
+    path = tmp_path / "results.json"
+    key = {"row": "pixels", "n": 32}
+    path.write_text(json.dumps({"rows": [key | {"data": "photos"}]}))
+    assert recipes.is_measured(tmp_path, key, "photos")
+    assert not recipes.is_measured(tmp_path, key, "other photos")
+    assert not recipes.is_measured(tmp_path, key | {"n": 64}, "photos")
+    path.write_text(json.dumps({"rows": [key]}))  # of an earlier version
+    assert recipes.is_measured(tmp_path, key, "photos")
+
+
 def test_rows_are_trained_measured_and_not_repeated(small, monkeypatch):
     monkeypatch.setattr("sys.argv", ["ddpm", "recipes", "pixels"])
     recipes.main(["pixels", "cascade"], **small, t_ends="0")

@@ -28,7 +28,7 @@ from ddpm_core.weights import save_weights
 from ddpm_core.workshop.batches import Batches, Split, load_split
 from ddpm_core.workshop.commands import train as train_command
 from ddpm_core.workshop.fitting import in_parts_that_fit
-from ddpm_core.workshop.folder import RunFolder, Stopped, flat, read_log
+from ddpm_core.workshop.folder import RunFolder, Stopped, flat, read_log, read_numbers
 from ddpm_core.workshop.presets import PLAIN, Preset
 from ddpm_core.workshop.run import Run
 
@@ -334,7 +334,35 @@ def test_damaged_lines_of_a_log_are_left_out_and_no_others(tmp_path):
     (tmp_path / "log.jsonl").write_text(f'{one}\n{{"step": 2, "lo')
     assert read_log(tmp_path) == [{"step": 1, "loss": 0.5}]
     assert RunFolder(tmp_path).damaged_lines() == []
+    for damaged in ('{"step": 2, "loss": "x"}', '{"step": 2, "lr": null}', "[" * 9999):
+        (tmp_path / "log.jsonl").write_text(f"{one}\n{damaged}\n{three}\n")
+        assert [row["step"] for row in read_log(tmp_path)] == [1, 3]
+        assert RunFolder(tmp_path).damaged_lines() == [2]
     assert read_log(tmp_path / "none") == []
+
+
+def test_a_command_that_is_not_utf_8_is_read_all_the_same(tmp_path):
+    (tmp_path / "commands.txt").write_bytes(b"ddpm train\nddpm \xff\n")
+    assert RunFolder(tmp_path).commands() == ["ddpm train", "ddpm \ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 10_000, "is not readable"),
+        ("[]", "must hold an object, got"),
+        ("{}", "'loss' must be a number, got none"),
+        ('{"loss": "low"}', "'loss' must be a number, got 'low'"),
+        ('{"loss": true}', "'loss' must be a number, got True"),
+    ],
+)
+def test_a_file_of_numbers_is_named_with_what_is_wrong(tmp_path, text, why):
+    path = tmp_path / "row.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"row.json.*{why}"):
+        read_numbers(path, ["loss"])
+    path.write_text('{"loss": 0.5, "commit": "x"}')
+    assert read_numbers(path, ["loss"])["loss"] == 0.5
 
 
 def test_a_run_does_not_go_on_with_other_pixels(packed, tmp_path):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from http.client import HTTPException
 from os.path import isfile  # unlike a Path's, it takes names that no file can have
 from pathlib import Path
 from tempfile import mkdtemp
@@ -107,7 +108,7 @@ def _read(address: str) -> bytes:
     try:
         with urlopen(address, timeout=60) as answer:
             return answer.read()
-    except (URLError, OSError) as error:
+    except (URLError, OSError, HTTPException) as error:
         raise OSError(f"{address} cannot be fetched: {error}") from error
 
 

@@ -10,7 +10,7 @@ import torch
 import typer
 
 from ddpm_core.workshop import evaluation
-from ddpm_core.workshop.opened import open_model
+from ddpm_core.workshop.opened import open_model, same_weights
 from ddpm_core.workshop.presets import training_of
 from ddpm_core.workshop.tables import table_writer
 
@@ -49,8 +49,12 @@ def main(
 ) -> None:
     """Measure a model over scales of autoguidance on one core and write the table."""
     torch.set_num_threads(1)
-    # One that fits, or an error.
-    open_model(name).check_sampling(steps, guide=open_model(guide))
+    model, worse = open_model(name), open_model(guide)
+    if model.config.conditional:
+        raise ValueError(f"{name} takes prompts: name models without")
+    model.check_sampling(steps, guide=worse)  # one that fits, or an error
+    if same_weights(model.net, worse.net):
+        raise ValueError(f"{guide} has the weights of {name}: name a worse model")
     options = {"out": out, "n": n, "steps": steps, "starts": starts}
     found = rows(name, guide, range(starts), n=n, steps=steps)
     facts = {"model": name, "guide": guide}

@@ -27,7 +27,6 @@ from ddpm_core.config import ModelConfig
 from ddpm_core.datasets.atomic import written_file
 from ddpm_core.datasets.images import save_grid
 from ddpm_core.models import DiffusionModel, quick
-from ddpm_core.options import one_of
 from ddpm_core.samplers import times_by_name
 from ddpm_core.types import Images
 from ddpm_core.workshop import evaluation
@@ -104,8 +103,7 @@ def train(run: Run, referee: Judge, marks: Sequence[float], calls: int) -> list[
     Returns a row for each mark, also for those before the run was resumed.
     """
     path = run.folder / "marks.jsonl"
-    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    known = [row for row in map(json.loads, known) if row["step"] <= run.step]
+    known = [row for row in read_rows(path) if row["step"] <= run.step]
     model = quick(run.model)
     left = [mark for mark in sorted(marks) if mark * run.steps > run.step]
     for row in run.rows():
@@ -118,6 +116,21 @@ def train(run: Run, referee: Judge, marks: Sequence[float], calls: int) -> list[
                 new.write_text(text, encoding="utf-8")
             print(known[-1], flush=True)
     return known
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Read what was measured at the marks; ValueError names a line that is damaged."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+            known = type(rows[-1]["step"]) is int
+        except (ValueError, RecursionError, KeyError, TypeError):
+            known = False
+        if not known:
+            raise ValueError(f"{path}, line {number}: no row with a 'step'; remove it")
+    return rows
 
 
 def loss_by_time(run: Run) -> dict[str, list[float]]:
@@ -188,7 +201,10 @@ def load_results(name: str) -> dict:
 
 
 def numbers(name: str, text: str, kind: type, low: float, high: float) -> list:
-    """Read numbers with commas between; ValueError for others than low..high."""
+    """Read numbers with commas between; ValueError for others than low..high.
+
+    A number that is repeated is an error, too: runs of one seed are one run.
+    """
     try:
         found = [kind(part) for part in text.split(",")]
     except ValueError:
@@ -198,6 +214,8 @@ def numbers(name: str, text: str, kind: type, low: float, high: float) -> list:
             f"--{name} takes numbers in {low}..{high} with commas between, got "
             f"{quoted(text)}"
         )
+    if len(set(found)) < len(found):
+        raise ValueError(f"--{name} takes each number once, got {quoted(text)}")
     return found
 
 
@@ -246,7 +264,7 @@ def main(
     shares = numbers("marks", marks, float, 0, 1)
     check_calls(chosen.model, [mark_calls])
     check_calls(chosen.model, [*counts, PICTURED], t_end or 0)
-    one_of("features", features, evaluation.EXTRACTORS)
+    evaluation.check_features(features, chosen.data)
     out.mkdir(parents=True, exist_ok=True)
     started = (run / "config.json").exists()
     training = (Run.resume if started else Run.begin)(run, chosen)
@@ -288,7 +306,7 @@ def measure_calls(
     model, trained = open_model(name), trained_as(name)
     calls = numbers("counts", counts, int, 1, model.schedule.T)
     check_calls(model.config, calls, model.t_end)
-    one_of("features", features, evaluation.EXTRACTORS)
+    evaluation.check_features(features, trained.data)
     options = {"out": out, "counts": counts, "n": n, "features": features}
     with table_writer(shlex.join(["measure-calls", name]), options) as write:
         real = evaluation.real_images(trained.data, trained, n, trained.seed + 1)

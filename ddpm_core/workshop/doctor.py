@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddpm_core.datasets import to_float
+from ddpm_core.datasets import PackedImages, to_float
 from ddpm_core.diffusion import TARGETS, add_noise, diffusion_loss, min_snr
 from ddpm_core.models import DiffusionModel, best_device
 from ddpm_core.types import Images, PerSample, Samples, Times
@@ -76,11 +76,23 @@ def patient_of(name: str | Path, data: str = "") -> Patient:
     preset, model = trained_as(name), open_model(name, best_device())
     preset = preset.replace(data=data) if data else preset
     drawn = preset.data == "toy-cars"
+    if data and not drawn:
+        _check_enough(preset, str(name))
     if drawn:
         seed = preset.seed + 1
         preset = preset.replace(seed=seed, drawn=FITTED, held_out=256)
     batches = Batches(load_split(preset), preset, model.device, latent=model.latent)
     return Patient(str(name), preset, model, batches, [], known=not drawn)
+
+
+def _check_enough(preset: Preset, name: str) -> None:
+    """Raise ValueError for fewer images than there must be where these were trained."""
+    n = len(PackedImages.open(preset.data))
+    if n < preset.held_out + preset.batch:
+        raise ValueError(
+            f"{preset.data} holds {n:,} images, and {name} held out {preset.held_out:,}"
+            ": name the data that it was trained on"
+        )
 
 
 # Measuring --------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 """Measures a model's samples against real images, and looks for copies. Chapter 04."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from ddpm_core.models import (
 )
 from ddpm_core.neighbours.classifier import Attributes, load_classifier
 from ddpm_core.options import one_of
+from ddpm_core.samplers import State, last
 from ddpm_core.types import Features, Images
 from ddpm_core.values import sides
 from ddpm_core.workshop.batches import load_split
@@ -119,6 +120,19 @@ def extractor(name: str) -> Extractor:
     return EXTRACTORS[one_of("features", name, EXTRACTORS)]()
 
 
+def check_features(name: str, data: str) -> None:
+    """Raise ValueError for an unknown extractor, and for one that does not know data.
+
+    The classifier was trained on toy cars: what it sees in photos means nothing.
+    """
+    one_of("features", name, EXTRACTORS)
+    if name == "classifier" and data != "toy-cars":
+        raise ValueError(
+            f"the classifier knows toy cars, not {data}: choose --features imagenet or "
+            "inception"
+        )
+
+
 @dataclass(frozen=True)
 class Scores:
     """How close samples come to real images; n of each, on one kind of features.
@@ -200,6 +214,7 @@ def real_images(data: str, trained: Preset, n: int, seed: int) -> tuple[Images, 
         split = load_split(trained)
         first = split.held_out[:n]
         second = split.train[torch.randperm(len(split.train), generator=g)[:n]]
+        second = torch.cat([second, split.held_out[n:]])[:n]  # few were trained on
     else:
         raise ValueError(
             f"{n} photos that were not trained on are needed, this model held out "
@@ -209,53 +224,72 @@ def real_images(data: str, trained: Preset, n: int, seed: int) -> tuple[Images, 
 
 
 def draw_samples(
+    model: DiffusionModel, n: int, *, steps: int, chunk: int = 128, **how: object
+) -> Images:
+    """Sample n images, `chunk` at a time; a seed fixes each of them for every n.
+
+    A terminal shows how far it is. `how`: a `seed`, and what `DiffusionModel.sample`
+    takes.
+    """
+    runs = _runs(model, n, steps=steps, chunk=chunk, **how)
+    return torch.cat([model.decode(last(run)).cpu() for run in runs])
+
+
+def draw_strips(
     model: DiffusionModel,
     n: int,
     *,
     steps: int,
-    sampler: str = "ddim",
-    t_end: int | None = None,
-    seed: int = 0,
-    spacing: str = "time",
+    stages: int,
     chunk: int = 128,
-    **prompted: Unpack[Prompted],
-) -> Images:
-    """Sample n images, `chunk` at a time; a seed fixes each of them for every n.
+    **how: object,
+) -> list[Images]:
+    """Sample n images as `draw_samples` does; return so many of their states.
 
-    A terminal shows how far it is. The rest as `DiffusionModel.sample`.
+    The first is the noise, the last the finished images, the others lie evenly between
+    them: of a run with fewer, some more than once. No other state is kept or decoded.
     """
+    check_count("stages", stages, 2)
+    found: list[list[Images]] = []
+    walk = {k: how[k] for k in ("sampler", "spacing", "t_end") if k in how}
+    end = len(model.times(steps, **walk)) - 1
+    wanted = [round(i * end / (stages - 1)) for i in range(stages)]
+    for run in _runs(model, n, steps=steps, chunk=chunk, **how):
+        kept = {i: model.decode(s.x).cpu() for i, s in enumerate(run) if i in wanted}
+        found.append([kept[i] for i in wanted])
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+
+def _runs(
+    model: DiffusionModel,
+    n: int,
+    *,
+    steps: int,
+    chunk: int,
+    seed: int = 0,
+    prompts: Sequence[str] | None = None,
+    **how: object,
+) -> Iterator[Iterator[State]]:
+    """Yield the sampling runs of n images, `chunk` at a time."""
     check_count("n", n)
     check_count("chunk", chunk)
-    prompts = prompted.get("prompts")
     if prompts is not None and len(prompts) != n:
         raise ValueError(f"{n} samples need as many prompts, got {len(prompts)}")
-    g, images = torch.Generator().manual_seed(seed), []
+    g = torch.Generator().manual_seed(seed)
     states = (steps + 1) * ceil(n / chunk)
     with tqdm(total=states, unit="step", desc="sampling", disable=None) as bar:
         for i in range(0, n, chunk):
             x_T = model.noise(min(chunk, n - i), g)
             own = step_generators(seed, len(x_T), x_T.device, first=i)
-            part = dict(prompted)
-            if prompts is not None:
-                part["prompts"] = prompts[i : i + chunk]
-            run = model.sample(
-                x_T, steps, sampler, own, t_end=t_end, spacing=spacing, **part
-            )
-            for state in run:
-                bar.update()
-                x = state.x
-            images.append(model.decode(x).cpu())
-    return torch.cat(images)
+            part = None if prompts is None else prompts[i : i + chunk]
+            run = model.sample(x_T, steps, generator=own, prompts=part, **how)
+            yield _counted(run, bar)
 
 
-def draw_strips(
-    model: DiffusionModel, n: int, *, steps: int, seed: int = 0, **how: object
-) -> list[Images]:
-    """Sample n images as `draw_samples` does; return their states on the way."""
-    x_T = model.noise(n, torch.Generator().manual_seed(seed))
-    g = step_generators(seed, n, x_T.device)
-    states = model.sample(x_T, steps, generator=g, **how)
-    return [model.decode(state.x).cpu() for state in states]
+def _counted(run: Iterator[State], bar: tqdm) -> Iterator[State]:
+    for state in run:
+        bar.update()
+        yield state
 
 
 def sampled_prompts(

@@ -20,6 +20,7 @@ from ddpm_core.workshop.cards import FILES, NEVER_SEEN, SHOWN, card_text
 from ddpm_core.workshop.estimate import sampling_seconds, spell
 from ddpm_core.workshop.evaluation import (
     attribute_report,
+    check_features,
     classifier_extractor,
     draw_samples,
     extractor,
@@ -126,6 +127,7 @@ def remeasure(
     what they were. Returns the card; raises as `export` does.
     """
     state, card = load_weights(name)
+    _check_card(name, card)
     preset, model = training_of(name), open_model(name, best_device())
     prompted = {"prompts": [""], "scale": scale} if preset.model.conditional else {}
     model.check_sampling(steps, t_end=t_end, **prompted)
@@ -141,6 +143,16 @@ def remeasure(
         card["measured"] = measuring.of(model, new, known, say)
         store(new, state, card)
     return card
+
+
+def _check_card(name: str, card: dict) -> None:
+    """Raise ValueError for a card without what a new measurement adds to."""
+    for field, kind in (("commands", list), ("measured", dict)):
+        if not isinstance(card.get(field), kind):
+            raise ValueError(
+                f"{find_weights(name) / 'card.json'} must have {field!r}, "
+                f"{'a list' if kind is list else 'an object'}: export the run again"
+            )
 
 
 def store(folder: Path, state: dict[str, torch.Tensor], card: dict) -> None:
@@ -165,6 +177,8 @@ class Measuring:
 
     def __init__(self, preset: Preset, split: Split, asked: Asked):
         self.preset, self.split, self.asked = preset, split, asked
+        if asked.features:
+            check_features(asked.features, preset.data)
         self.ruler = extractor(asked.features) if asked.features else None
         self.photos = ()
         if self.ruler:

@@ -7,6 +7,7 @@
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +121,9 @@ class RunFolder:
     def commands(self) -> list[str]:
         """The commands that this run was made with."""
         path = self.path / "commands.txt"
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if not path.exists():
+            return []
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def log(self, row: dict) -> None:
         """Add a row to the log."""
@@ -193,19 +196,30 @@ def _row(line: str) -> dict | None:
     """A row of the log; None for a line that is none."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+    whole = isinstance(row, dict) and type(row.get("step")) is int
+    return row if whole and all(type(v) in (int, float) for v in row.values()) else None
 
 
 def read_object(path: Path) -> dict:
     """Read a JSON object; ValueError names the file where it holds something else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold an object, got {quoted(values)}")
+    return values
+
+
+def read_numbers(path: Path, names: Iterable[str]) -> dict:
+    """Read a JSON object; ValueError names the file and a field that is no number."""
+    values = read_object(path)
+    for name in names:
+        if type(values.get(name)) not in (int, float):
+            got = quoted(values[name]) if name in values else "none"
+            raise ValueError(f"{path}: {name!r} must be a number, got {got}")
     return values
 
 

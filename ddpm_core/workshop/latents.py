@@ -1,11 +1,14 @@
 """The latents of a run's images, computed once and kept. Chapter 11."""
 
 import hashlib
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ddpm_core.datasets import to_float
@@ -33,17 +36,39 @@ def cached(
     """What `encoded` returns, read from `folder` if it was computed before.
 
     The file's name is a hash of the images and of the encoder, so that a change of
-    either makes another file; a better decoder does not.
+    either makes another file; a better decoder does not. A damaged file is replaced,
+    and where none can be written the latents serve this process alone.
     """
     path = folder / f"{_key(images, latent, flip)}.safetensors"
-    if path.exists():
-        return load_file(path)["latents"].to(latent.mean.device)
+    known = _read(path)
+    if known is not None:
+        return known.to(latent.mean.device)
     latents = encoded(images, latent, flip=flip)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({"latents": latents.cpu().contiguous()}, partial)
-    partial.replace(path)
+    partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")  # each writer's own
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = latents.cpu().contiguous()
+        save_file({"latents": stored}, partial, metadata={"sha256": _digest(stored)})
+        partial.replace(path)
+    except (OSError, SafetensorError):  # the disk is full, or not ours
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return latents
+
+
+def _read(path: Path) -> Tensor | None:
+    """Read stored latents; None where there are none, or where they are damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            latents, metadata = file.get_tensor("latents"), file.metadata() or {}
+    except (OSError, SafetensorError):
+        return None
+    found = _digest(latents)  # files of earlier versions hold no hash
+    return latents if metadata.get("sha256", found) == found else None
+
+
+def _digest(latents: Tensor) -> str:
+    return hashlib.sha256(latents.numpy()).hexdigest()
 
 
 def _key(images: np.ndarray, latent: LatentScaler, flip: bool) -> str:

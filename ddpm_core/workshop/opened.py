@@ -56,6 +56,12 @@ def open_model(
     return with_lora(model, lora, lora_scale) if lora else model
 
 
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks hold the same numbers."""
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
 def is_lora(name: str | Path) -> bool:
     """Whether these weights are a LoRA, and no model of their own."""
     return read_card(name).get("kind") == "lora"

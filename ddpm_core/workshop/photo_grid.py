@@ -145,7 +145,7 @@ def checked(
 ) -> tuple[list[float], list[int]]:
     """The minutes and sizes as numbers; ValueError for those that no run can have."""
     lengths = numbers("minutes", minutes, float, *MINUTES)
-    photos = numbers("sizes", sizes, int, 1, 10**9)
+    photos = numbers("sizes", sizes, int, preset(BASE).batch, 10**9)
     check_count("seed", seed, *recipes.SEEDS)
     check_calls(preset(BASE).model, [calls])
     there = len(PackedImages.open(data))
@@ -194,11 +194,13 @@ def main(
         chosen = preset_of(recipe, size, seed)
         RunFolder(folder).check_same(chosen)
         key = {"photos": size, "minutes": length, "seed": seed, "n": n, "calls": calls}
-        if any(key.items() <= known.items() for known in recipes.read(out)):
+        if recipes.is_measured(out, key, data):
+            print(f"{folder.name}: measured already, see {out}", flush=True)
             continue
         recipes.judge(data, n, 0, n, base=BASE)  # what it lacks is missed at once
         trained = train(recipe, chosen, folder, length)
-        found = key | measure(recipe, chosen, folder, out, n, calls) | trained
+        scores = measure(recipe, chosen, folder, out, n, calls)
+        found = key | {"data": data} | scores | trained
         found["command"] = shlex.join(["ddpm", *sys.argv[1:]])
         recipes.add(out, found)
         print(found, flush=True)

@@ -289,8 +289,8 @@ def measured(
     chosen = RunFolder(folder).preset()
     walk = {"calls": calls, "t_end": own_end(chosen) if t_end is None else t_end}
     key = {"row": name, "minutes": minutes, "seed": chosen.seed, "n": n} | walk
-    rows = read(out)
-    if any(key.items() <= row.items() for row in rows):
+    if is_measured(out, key, chosen.data):
+        print(f"{folder.name}: measured already, see {out}", flush=True)
         return
     referee = judge(chosen.data, chosen.held_out, chosen.seed, n)
     with open_run(folder, recipe, chosen) as run:
@@ -299,7 +299,8 @@ def measured(
         evaluation.score(referee.measure, samples, referee.real, referee.more_real)
     )
     scores = {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
-    found = key | {"says": recipe.says, "changes": recipe.changes} | scores
+    about = {"data": chosen.data, "says": recipe.says, "changes": recipe.changes}
+    found = key | about | scores
     found |= read_object(folder / "row.json")
     found["command"] = shlex.join(["ddpm", *sys.argv[1:]])
     picture = f"{folder.name}-{walk['calls']}-{walk['t_end']}.webp"
@@ -315,6 +316,15 @@ def read(out: Path) -> list[dict]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path} must have 'rows', a list of objects")
     return rows
+
+
+def is_measured(out: Path, key: dict, data: str) -> bool:
+    """Whether a row of these values, on these photos, is in the table.
+
+    Rows of earlier versions do not name their photos: they count for all.
+    """
+    rows = (row for row in read(out) if key.items() <= row.items())
+    return any(row.get("data", data) == data for row in rows)
 
 
 def add(out: Path, row: dict) -> None:
@@ -381,6 +391,7 @@ def main(
     for seed, name in product(each, names or RECIPES):
         recipe, folder = RECIPES[name], runs / f"{name}-{minutes:g}-{seed}"
         chosen = recipe.preset(seed, **more)
+        RunFolder(folder).check_same(chosen)
         if only != "train":  # what it lacks is missed before it has trained
             judge(chosen.data, chosen.held_out, chosen.seed, n)
         if only != "measure":

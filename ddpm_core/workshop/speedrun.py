@@ -24,7 +24,7 @@ from ddpm_core.weights import hardware, read_card
 from ddpm_core.workshop import evaluation, recipes
 from ddpm_core.workshop.capstone import commit, numbers
 from ddpm_core.workshop.cascade import UpsamplerRun
-from ddpm_core.workshop.folder import RunFolder, read_object, write_object
+from ddpm_core.workshop.folder import RunFolder, read_numbers, write_object
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
 from ddpm_core.workshop.presets import Preset
 from ddpm_core.workshop.recipes import PIXELS, RECIPES, Recipe
@@ -32,6 +32,9 @@ from ddpm_core.workshop.recipes import PIXELS, RECIPES, Recipe
 GOAL = 300.0  # Frechet distance on EfficientNet-Lite0
 N = 1024  # samples, and held-out photos
 CALLS = 20  # of the network a sample, by DDIM
+MEASURED = ("core minutes", "reference steps", "frechet", "coverage")
+"""What a record tells of the seeds together."""
+
 FIXED = ("size", "held_out", "seed", "drawn", "absent", "epochs")
 """Options of `ddpm train` that a record may not change."""
 
@@ -65,12 +68,13 @@ def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dic
     RunFolder(folder).check_same(chosen)
     known = folder / "attempt.json"
     if known.exists():
-        return read_object(known)
+        return read_numbers(known, MEASURED)
     referee = recipes.judge(chosen.data, chosen.held_out, chosen.seed, N)
     before = recipes.reference_step()
     recipes.train(recipe, chosen, folder, minutes)
     step = (before + recipes.reference_step()) / 2
-    trained = read_object(folder / "row.json")
+    kept = ("parameters", "steps", "images seen", "core minutes", "held-out loss")
+    trained = read_numbers(folder / "row.json", kept)
     with recipes.open_run(folder, recipe, chosen) as run:
         t_end = recipes.own_end(chosen)
         samples = recipes.samples_of(run, recipe, N, CALLS, t_end)
@@ -78,12 +82,11 @@ def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dic
     scores = asdict(
         evaluation.score(referee.measure, samples, referee.real, referee.more_real)
     )
-    kept = ("parameters", "steps", "images seen", "core minutes", "held-out loss")
     found = {"seed": chosen.seed} | {name: trained[name] for name in kept}
     found |= {"reference step": round(step, 5)}
     found["reference steps"] = round(60 * trained["core minutes"] / step)
     found |= {k: round(v, 4) if isinstance(v, float) else v for k, v in scores.items()}
-    found |= photos | {"commit": trained["commit"], "versions": trained["versions"]}
+    found |= photos | {name: trained.get(name) for name in ("commit", "versions")}
     write_object(known, found)
     return found
 

@@ -17,7 +17,6 @@ import typer
 from ddpm_core import samplers
 from ddpm_core.diffusion import add_noise
 from ddpm_core.models import DiffusionModel
-from ddpm_core.options import one_of
 from ddpm_core.types import Images
 from ddpm_core.workshop import evaluation
 from ddpm_core.workshop.opened import open_model, trained_as
@@ -75,7 +74,10 @@ def main(
     """Measure photos that a model denoises from several timesteps; write the table."""
     torch.set_num_threads(1)
     options = {"out": out, "n": n, "calls": calls, "features": features, "seed": seed}
-    one_of("features", features, evaluation.EXTRACTORS)
-    open_model(name).check_sampling(calls)
+    evaluation.check_features(features, trained_as(name).data)
+    model = open_model(name)
+    if model.config.conditional:
+        raise ValueError(f"{name} takes prompts: name a model without")
+    model.check_sampling(calls)
     with table_writer(shlex.join(["measure-where-lost", name]), options) as write:
         write(rows(name, n, calls, features, seed), {"model": name})

@@ -40,11 +40,7 @@ def evaluate(
     """Measure a model's samples against real images that it need not have seen."""
     model, trained = open_model(weights, best_device()), trained_as(weights)
     data = data or trained.data
-    if features == "classifier" and data != "toy-cars":
-        raise ValueError(
-            f"the classifier knows toy cars, not {data}: choose --features "
-            "imagenet or inception"
-        )
+    evaluation.check_features(features, data)
     if scale is not None and not model.config.conditional:
         raise ValueError("--scale has no effect: this model takes no prompts")
     scale = GUIDANCE if scale is None else scale

@@ -1,5 +1,6 @@
 """`ddpm sample`: images from trained weights, in one picture."""
 
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from ddpm_core.models import DiffusionModel, Prompted, best_device
 from ddpm_core.samplers import SAMPLERS, SPACINGS
 from ddpm_core.workshop.commands.common import GUIDANCE, T_END, TEXT_MODEL
 from ddpm_core.workshop.evaluation import draw_samples, draw_strips
-from ddpm_core.workshop.opened import is_lora, is_run, open_model
+from ddpm_core.workshop.opened import is_lora, is_run, open_model, same_weights
 from ddpm_core.workshop.wording import check_words
 
 STAGES = 9  # of a strip
@@ -91,7 +92,8 @@ def sample(
     prompted = requested(model, n, prompt, label, scale, negative, worse)
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
     model.check_sampling(steps, **how, **prompted)
-    draw, save = (draw_strips, save_strip) if strip else (draw_samples, save_grid)
+    save = save_strip if strip else save_grid
+    draw = partial(draw_strips, stages=STAGES) if strip else draw_samples
     zoom = zoom or zoom_for(model.config.sides[1], STAGES if strip else grid_columns(n))
     with written_file(out) as new:
         images = draw(model, n, steps=steps, seed=seed, **how, **prompted)
@@ -128,6 +130,8 @@ def requested(
         check_words([*texts, negative or ""], model.encoder.tokenizer.words)
     if guide and (scale is None or scale <= 1):
         raise ValueError("--guide has no effect without a --scale above 1")
+    if guide and same_weights(model.net, guide.net):
+        raise ValueError("--guide has no effect: it is the model itself")
     guided_by: Prompted = {"guide": guide, "scale": scale} if guide else {}
     if not config.conditional:
         alone = {} if guide else {"--scale": scale}

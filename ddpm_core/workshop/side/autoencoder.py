@@ -265,6 +265,13 @@ def main(
     one_of("encoder", encoder, ENCODERS)
     if perceptual not in (*PERCEPTUAL, "none"):
         raise typer.BadParameter(f"choose {', '.join(PERCEPTUAL)} or none")
+    if perceptual == "classifier" and data != "toy-cars":
+        raise typer.BadParameter(
+            f"the classifier knows toy cars, not {data}: choose --perceptual "
+            "efficientnet, lpips or none"
+        )
+    if refine and encoder != "learned":
+        raise typer.BadParameter("--encoder has no effect: --refine keeps its own")
     if adversarial and perceptual != "efficientnet":
         raise typer.BadParameter("a critic needs --perceptual efficientnet")
     if finishes and not (refine and 0 < t_end <= noised_to):
@@ -275,8 +282,12 @@ def main(
         raise typer.BadParameter("--noised-to and --t-end belong to --finishes")
     with written_folder(out, names=FILES) as new:
         torch.manual_seed(seed)
-        images, unseen = load_images(data, size, cars, test, seed)
         latent = load_latent(refine) if refine else None
+        if latent and latent.autoencoder.config.size != size:
+            raise typer.BadParameter(
+                f"--refine {refine} is for --size {latent.autoencoder.config.size}, "
+                f"got {size}"
+            )
         earlier = read_card(refine)["commands"] if refine else []
         net = (
             latent.autoencoder if refine else VAE(replace(ENCODERS[encoder], size=size))
@@ -297,6 +308,7 @@ def main(
             latent.autoencoder = net
         if finishes:
             seen = Finishing(latent, load_model(finishes), noised_to)
+        images, unseen = load_images(data, size, cars, test, seed)
 
         def loss(_: VAE, x: Images):
             if mirrored:
