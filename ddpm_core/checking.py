@@ -13,8 +13,8 @@ from ddpm_core.values import check_count, check_number, quoted
 
 __all__ = [
     "check_count", "check_finite", "check_floating", "check_integers", "check_like",
-    "check_number",
-    "check_output", "check_shape", "check_tensor", "check_timed", "quoted",
+    "check_number", "check_output", "check_shape", "check_tensor", "check_timed",
+    "quoted",
 ]  # fmt: skip
 
 

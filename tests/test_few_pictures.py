@@ -1,4 +1,4 @@
-"""Fine-tuning on few pictures: chapter F's table."""
+"""Fine-tuning on few pictures: the table of chapter 'Fine-tuning'."""
 
 import json
 from pathlib import Path

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.workshop import recipes
@@ -139,6 +140,17 @@ def test_what_cannot_be_measured_is_refused_before_training(small, changed, answ
     with pytest.raises(ValueError, match=answer):
         recipes.main(["pixels"], **small | changed)
     assert not small["runs"].exists() and not small["out"].exists()
+
+
+def test_transformers_cost_about_as_much_an_image_as_the_unet():
+    def flop(name):
+        net = recipes.RECIPES[name].preset(0).model.network.build()
+        with FlopCounterMode(display=False) as counter:
+            net(torch.zeros(1, 3, 32, 32), torch.ones(1, dtype=torch.int64))
+        return counter.get_total_flops()
+
+    for name in ("dit-patch-2", "dit-patch-4"):
+        assert flop(name) == pytest.approx(flop("small-images"), rel=0.07)
 
 
 def test_every_row_is_a_preset_that_can_be():

@@ -39,9 +39,8 @@ def make_files(app, config) -> None:
             from browser_export import export_for_browser  # torch takes seconds to load
 
             export_for_browser(name, folder)
-            stamp.write_text(
-                wanted, encoding="utf-8"
-            )  # last: it says that all is there
+            # Last: it says that all is there.
+            stamp.write_text(wanted, encoding="utf-8")
     if str(VENDOR) not in config.html_static_path:
         config.html_static_path.append(str(VENDOR))
 

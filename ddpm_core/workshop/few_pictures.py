@@ -1,7 +1,7 @@
-"""Fine-tunes toy-cars-32 on few pictures of pink cars, on one core. Chapter F.
+"""Fine-tunes toy-cars-32 on few pictures of pink cars, on one core.
 
-Runs of one seed begin with the same pictures: five are the first of fifteen. The seed
-decides on them, on the batches, the timesteps and the noise.
+Chapter 'Fine-tuning'. Runs of one seed begin with the same pictures: five are the first
+of fifteen. The seed decides on them, on the batches, the timesteps and the noise.
 """
 
 from collections.abc import Callable, Iterator
@@ -127,11 +127,12 @@ def ruler(n: int) -> Callable[[DiffusionModel, Images], dict]:
     judge = evaluation.classifier_extractor()
     unseen, old = pink_cars(2 * n, seed=1), cars(2 * n, 32, seed=1)
 
+    @torch.no_grad()
     def measure(model: DiffusionModel, own: Images) -> dict:
         samples = evaluation.draw_samples(model, n, steps=CALLS, seed=0)
         usual = distances(unseen[:n], own).median()
         far = distances(samples, own)
-        return {
+        found = {
             "loss own": loss_on(model, own),
             "loss unseen": loss_on(model, unseen),
             "loss old": loss_on(model, old),
@@ -141,14 +142,9 @@ def ruler(n: int) -> Callable[[DiffusionModel, Images], dict]:
             "near": (far.median() / usual).item(),
             "copies": (far < COPY * usual).double().mean().item(),
         }
+        return {name: round(x, 4) for name, x in found.items()}
 
     return measure
-
-
-@torch.no_grad()
-def measured(measure: Callable, base: DiffusionModel, own: Images) -> dict:
-    """Measure without gradients; figures to four places."""
-    return {name: round(x, 4) for name, x in measure(base, own).items()}
 
 
 def rows(*, steps: int, seeds: range, n: int) -> Iterator[dict]:
@@ -159,11 +155,11 @@ def rows(*, steps: int, seeds: range, n: int) -> Iterator[dict]:
     for seed, size in product(seeds, SIZES):
         own = pink_cars(max(SIZES), seed=100 + seed)[:size]
         key = {"photos": size, "seed": seed}
-        yield {**key, "way": "before", **measured(measure, base, own)}
+        yield {**key, "way": "before", **measure(base, own)}
         for name, way in WAYS.items():
             model = load_model(BASE)
             fine_tune(model, own, remembered, way, steps=steps, seed=seed)
-            yield {**key, "way": name, **measured(measure, model, own)}
+            yield {**key, "way": name, **measure(model, own)}
 
 
 def main(
