@@ -227,25 +227,29 @@ def load_checkpoint(
             part[kind][name] = tensor
         net.load_state_dict(part["net"])
         ema.net.load_state_dict(part["ema"])
+        optimizer.load_state_dict(_optimizer_state(optimizer, part["optimizer"]))
     except (
         SafetensorError,
         RuntimeError,
-        KeyError,
+        LookupError,
         TypeError,
         ValueError,
         OSError,
     ) as error:
         raise ValueError(f"the checkpoint {path} cannot be used: {error}") from error
+    return step
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer, found: dict) -> dict:
+    """The state of an optimizer from a checkpoint's tensors, 'number.name'."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in part["optimizer"].items():
+    for key, tensor in found.items():
         i, name = int(key.split(".")[0]), key.split(".")[1]
         if tensor.shape == parameters[i].shape:  # fused optimisers need equal strides
             tensor = torch.empty_like(parameters[i]).copy_(tensor)
         state.setdefault(i, {})[name] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return step
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 def _digest(step: int, tensors: dict[str, Tensor]) -> str:

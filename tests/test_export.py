@@ -96,6 +96,26 @@ def test_weights_measured_again_are_what_they_were_but_for_the_measure(
     assert early["held-out loss"] == before["measured"]["held-out loss"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "answer"),
+    [
+        ("commands", None, "must have 'commands', a list"),
+        ("commands", "ddpm train", "must have 'commands', a list"),
+        ("measured", [], "must have 'measured', an object"),
+    ],
+)
+def test_a_card_that_cannot_be_added_to_is_refused_before_any_cost(
+    exported, tmp_path, field, value, answer
+):
+    copied = tmp_path / "copied"
+    shutil.copytree(exported, copied)
+    card = json.loads((copied / "card.json").read_text()) | {field: value}
+    (copied / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=rf"copied.card\.json {answer}"):
+        remeasure(str(copied), tmp_path / "again", n=64, steps=2)
+    assert not (tmp_path / "again").exists()
+
+
 def test_an_export_killed_at_any_file_leaves_whole_weights(exported, tmp_path):
     """Old or new, never half; and the next export clears up."""
     folder, out = exported.parent / "tiny", tmp_path / "weights"

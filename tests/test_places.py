@@ -11,6 +11,7 @@ import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, TCPServer
 
 import pytest
 
@@ -93,6 +94,25 @@ def test_a_place_that_does_not_answer_is_named(address, elsewhere, monkeypatch):
     monkeypatch.setenv(places.PLACE, address)
     with pytest.raises(OSError, match=r"far/card.json cannot be fetched: .*404"):
         find_weights("far")
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"?\r\n"]
+)
+def test_a_place_that_breaks_off_is_named(answer, elsewhere, monkeypatch):
+    """In the middle of a file, or with an answer that is not one."""
+
+    class Broken(StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(answer)
+
+    with TCPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setenv(places.PLACE, f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(OSError, match=r"far/card.json cannot be fetched: "):
+            find_weights("far")
+    assert list(places.cache().iterdir()) == []
 
 
 def test_a_wheel_draws_cars_in_an_empty_folder(tmp_path):

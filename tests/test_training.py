@@ -243,3 +243,22 @@ def test_an_unreadable_checkpoint_is_named(spoil, tmp_path, generator):
         path.unlink()
     with pytest.raises(ValueError, match="step.safetensors cannot be used"):
         load_checkpoint(path, net, ema, optimizer)
+
+
+@pytest.mark.parametrize(
+    "key", ["optimizer.9.exp_avg", "optimizer.x.step", "optimizer.0"]
+)
+def test_a_checkpoint_without_a_hash_is_checked_as_well(key, tmp_path, generator):
+    """As the first versions wrote them: a state of no parameter is named, too."""
+    net, ema, optimizer = trained(generator, 1)
+    path = tmp_path / "step.safetensors"
+    save_checkpoint(path, 1, net, ema, optimizer)
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata={"step": "1"})
+    assert load_checkpoint(path, net, ema, optimizer) == 1
+    save_file(
+        tensors | {f"optimizer.{key}": torch.ones(1)}, path, metadata={"step": "1"}
+    )
+    with pytest.raises(ValueError, match="step.safetensors cannot be used"):
+        load_checkpoint(path, net, ema, optimizer)
