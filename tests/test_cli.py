@@ -247,6 +247,16 @@ def test_advice_can_be_followed_where_it_is_given(tmp_path, words, why):
     assert not (tmp_path / "out.png").exists()
 
 
+def test_samples_are_measured_that_a_guide_led():
+    few = ["evaluate", "--weights", "toy-cars-32", "--n", 16, "--steps", 2]
+    led = succeeded(*few, "--guide", "toy-cars-short-32", "--scale", 3)
+    said, figures = led.split(":", 1)
+    assert said.endswith("seed 0, away from toy-cars-short-32 at scale 3")
+    assert figures != succeeded(*few).split(":", 1)[1]
+    done = ddpm(*few, "--guide", "toy-cars-short-32")
+    assert done.returncode and "no effect without a --scale above 1" in done.stderr
+
+
 def test_samples_are_led_away_from_a_guide(tmp_path):
     def cars(*how):
         out = tmp_path / "cars.png"

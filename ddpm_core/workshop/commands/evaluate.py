@@ -7,7 +7,7 @@ import typer
 from ddpm_core.models import best_device, quick
 from ddpm_core.samplers import SAMPLERS, SPACINGS
 from ddpm_core.workshop import evaluation
-from ddpm_core.workshop.commands.common import GUIDANCE, T_END
+from ddpm_core.workshop.commands.common import GUIDANCE, GUIDE, T_END, guided_by
 from ddpm_core.workshop.opened import open_model, trained_as
 
 
@@ -30,8 +30,9 @@ def evaluate(
     ] = None,
     scale: Annotated[
         float | None,
-        typer.Option(help="guidance of a conditional model", min=0, max=100),
+        typer.Option(help="guidance by the prompts, or by --guide", min=0, max=100),
     ] = None,
+    guide: Annotated[str | None, GUIDE] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="seed of all noise")] = 0,
     compiled: Annotated[
         bool, typer.Option("--compile", help="compile the network first")
@@ -41,7 +42,8 @@ def evaluate(
     model, trained = open_model(weights, best_device()), trained_as(weights)
     data = data or trained.data
     evaluation.check_features(features, data)
-    if scale is not None and not model.config.conditional:
+    led = guided_by(guide, model, scale)
+    if scale is not None and not led and not model.config.conditional:
         raise ValueError("--scale has no effect: this model takes no prompts")
     scale = GUIDANCE if scale is None else scale
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
@@ -49,12 +51,14 @@ def evaluate(
     prompts = evaluation.sampled_prompts(
         model, trained.data, n, seed=seed + 1, scale=scale
     )
+    prompts |= led
     model.check_sampling(steps, **how, **prompts)
     real = evaluation.real_images(data, trained, n, seed + 1)
     samples = evaluation.draw_samples(
         quick(model, compiled=compiled), n, steps=steps, seed=seed, **how, **prompts
     )
-    typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}:")
+    away = f", away from {guide} at scale {scale:g}" if led else ""
+    typer.echo(f"{weights}, {steps} steps of {sampler}, seed {seed}{away}:")
     typer.echo(evaluation.score(measure, samples, *real))
     if model.config.text and data == "toy-cars":
         wanted = evaluation.prompted_attributes(n, seed=seed + 1)

@@ -18,9 +18,15 @@ from ddpm_core.datasets.images import (
 )
 from ddpm_core.models import DiffusionModel, Prompted, best_device
 from ddpm_core.samplers import SAMPLERS, SPACINGS
-from ddpm_core.workshop.commands.common import GUIDANCE, T_END, TEXT_MODEL
+from ddpm_core.workshop.commands.common import (
+    GUIDANCE,
+    GUIDE,
+    T_END,
+    TEXT_MODEL,
+    guided_by,
+)
 from ddpm_core.workshop.evaluation import draw_samples, draw_strips
-from ddpm_core.workshop.opened import is_lora, is_run, open_model, same_weights
+from ddpm_core.workshop.opened import is_lora, is_run, open_model
 from ddpm_core.workshop.wording import check_words
 
 STAGES = 9  # of a strip
@@ -53,10 +59,7 @@ def sample(
     negative: Annotated[
         str | None, typer.Option(help="what to keep away from; with a scale above 1")
     ] = None,
-    guide: Annotated[
-        str | None,
-        typer.Option(help="worse model of the same images, to keep away from"),
-    ] = None,
+    guide: Annotated[str | None, GUIDE] = None,
     lora: Annotated[
         Path | None, typer.Option(help="a LoRA that is added to the weights")
     ] = None,
@@ -88,8 +91,8 @@ def sample(
         raise ValueError("--lora-scale has no effect without --lora")
     part = 1.0 if lora_scale is None else lora_scale
     model = open_model(weights, best_device(), lora=lora or "", lora_scale=part)
-    worse = open_model(guide, best_device()) if guide else None
-    prompted = requested(model, n, prompt, label, scale, negative, worse)
+    led = guided_by(guide, model, scale)
+    prompted = requested(model, n, prompt, label, scale, negative, led)
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
     model.check_sampling(steps, **how, **prompted)
     save = save_strip if strip else save_grid
@@ -108,9 +111,9 @@ def requested(
     label: list[str] | None,
     scale: float | None,
     negative: str | None,
-    guide: DiffusionModel | None = None,
+    led: Prompted,
 ) -> Prompted:
-    """A prompt for each of n images, and its guidance.
+    """A prompt for each of n images, and its guidance; `led` is that by a worse model.
 
     Raises ValueError for an option that has no effect.
 
@@ -128,17 +131,12 @@ def requested(
     texts = prompt or label or []
     if isinstance(model.encoder, CLIP):
         check_words([*texts, negative or ""], model.encoder.tokenizer.words)
-    if guide and (scale is None or scale <= 1):
-        raise ValueError("--guide has no effect without a --scale above 1")
-    if guide and same_weights(model.net, guide.net):
-        raise ValueError("--guide has no effect: it is the model itself")
-    guided_by: Prompted = {"guide": guide, "scale": scale} if guide else {}
     if not config.conditional:
-        alone = {} if guide else {"--scale": scale}
+        alone = {} if led else {"--scale": scale}
         for flag, given in (alone | {"--negative": negative}).items():
             if given is not None:
                 raise ValueError(f"{flag} has no effect: this model takes no prompts")
-        return guided_by
+        return led
     if len(texts) > n:
         raise ValueError(f"{len(texts)} prompts need --n {len(texts)}, got {n}")
     scale = GUIDANCE if scale is None else scale
@@ -150,4 +148,4 @@ def requested(
         raise ValueError("--scale 0 ignores the prompts: leave them out, or take 1")
     prompts = list(islice(cycle(texts or [""]), n))
     guidance: Prompted = {"scale": scale, "negative": negative or ""}
-    return {"prompts": prompts, **guidance, **guided_by}
+    return {"prompts": prompts, **guidance, **led}
