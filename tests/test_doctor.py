@@ -1,6 +1,7 @@
 """The doctor names what is wrong with a run, and leaves healthy ones alone."""
 
 import json
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def names(folder: Path | str) -> list[str]:
 @pytest.mark.parametrize("name", SICK)
 def test_what_is_wrong_is_named_first(ward, name):
     assert names(patient(ward, name))[:1] == [name]
+
+
+def test_a_loss_that_exploded_is_a_rate_too_high_however_smoothly_it_falls(ward):
+    found = examine(patient_of(patient(ward, "rate too high")))
+    assert found.highest > 100  # a loss of 490, where a network begins at about 1
+    smooth = replace(found, first=490.0, last=0.7, rough=1.0)
+    assert diagnose(smooth)[0].name == "rate too high"
+    resumed = replace(smooth, held_out=found.linear)  # at a lower rate, and well
+    assert "rate too high" not in [finding.name for finding in diagnose(resumed)]
 
 
 @pytest.mark.parametrize("name", HEALTHY)

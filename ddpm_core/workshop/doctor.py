@@ -221,6 +221,7 @@ class Examined:
     last: float | None  # the mean of the last quarter
     falling: float | None  # the last quarter's mean loss over the third quarter's
     rough: float | None  # largest of the second half's losses over its median
+    highest: float | None  # the largest, over that of a network that answers 0
     grad_norm: float | None  # median of the last rows, over the bound
     computed: float | None  # raw weights' loss on training images, as in the log
     slips: dict[str, float]  # the same with each slip
@@ -267,7 +268,7 @@ def examine(patient: Patient) -> Examined:
         held_out=by_band(losses(patient, model.net, held)),
         train=by_band(losses(patient, model.net, train)),
         raw_held_out=by_band(losses(patient, raw, held)) if raw else None,
-        **of_log(patient),
+        **of_log(patient, loss_of_nothing(patient, train)),
         **of_formulas(patient, train),
         **of_data(patient),
         **of_samples(patient),
@@ -275,10 +276,18 @@ def examine(patient: Patient) -> Examined:
     )
 
 
-def of_log(patient: Patient) -> dict:
+def loss_of_nothing(patient: Patient, drawn: Draw) -> float:
+    """The run's loss of a network that answers 0: where most trainings begin."""
+    a, s = patient.model.schedule.scales(drawn.t, like=drawn.x0)
+    wanted = patient.model.target.from_clean(drawn.x0, drawn.eps, a, s)
+    found = wanted.square().flatten(1).mean(1) * weights_of(patient, drawn.t)
+    return found.mean().item()
+
+
+def of_log(patient: Patient, nothing: float) -> dict:
     """What the log tells: where the loss began and ended, and how it moved."""
     rows = [row for row in patient.log if "loss" in row]
-    names = ("first", "last", "falling", "rough", "grad_norm")
+    names = ("first", "last", "falling", "rough", "highest", "grad_norm")
     if len(rows) < 8:
         return dict.fromkeys(names)
     values = torch.tensor([row["loss"] for row in rows]).double()
@@ -292,6 +301,7 @@ def of_log(patient: Patient) -> dict:
         late,
         late / before,
         half.max() / half.median(),
+        values.max() / nothing,
         norms[-quarter:].median() / patient.preset.clip,
     )
     return {name: value.item() for name, value in zip(names, found, strict=True)}
@@ -396,6 +406,7 @@ LIMITS = {
     "average over raw": 1.5,
     "last over first": 0.7,
     "rough": 3.0,
+    "highest": 10.0,
     "falling": 0.9,
     "over linear": 1.1,
     "band over others": 2.5,
@@ -509,13 +520,16 @@ def learning_failed(found: Examined) -> bool:
 
 
 def learning(found: Examined) -> Finding | None:
-    if learning_failed(found) or (found.rough or 0) > LIMITS["rough"]:
-        wild = not isfinite(found.last) or found.rough > LIMITS["rough"]
+    exploded = early(found) and (found.highest or 0) > LIMITS["highest"]
+    rough = (found.rough or 0) > LIMITS["rough"]
+    if exploded or rough or learning_failed(found):
+        wild = exploded or rough or not isfinite(found.last)
         wild = wild or found.last > 1.2 * found.first  # False for NaN
         return Finding(
             "rate too high" if wild else "does not learn",
             f"the loss began at {found.first:.3f} and ends at {found.last:.3f}, with "
-            f"jumps of up to {found.rough:.1f} times its median",
+            f"jumps of up to {found.rough:.1f} times its median; its largest is "
+            f"{found.highest:.1f} times that of a network that answers 0",
             "a tenth of --lr, more --warmup"
             if wild
             else "ten times --lr; see that gradients reach every weight",
