@@ -19,6 +19,7 @@ def small(tmp_path, monkeypatch):
     """Twelve steps of tiny networks on a few drawn cars, measured on their colours."""
     monkeypatch.setattr(recipes, "SECONDS", 0.01)
     monkeypatch.setattr(recipes, "WARMUP", 1)
+    monkeypatch.setattr(recipes, "reference_step", lambda: recipes.REFERENCE_STEP)
     colours = Extractor("colours", lambda x: x.mean((2, 3)))
     monkeypatch.setattr(recipes.evaluation, "imagenet_extractor", lambda: colours)
     tiny = {"channels": (8, 16), "groups": 4, "held_out": 40, "batch": 8}
