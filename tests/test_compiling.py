@@ -3,10 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.exc import BackendCompilerFailed
 
 from ddpm_core import compiling
 from ddpm_core.compiling import GroupNorm, compiled, normalised_by_channel
 from ddpm_core.unet import UNet, UNetConfig
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """What was compiled for other vector instructions, by other runs, is not loaded."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
 
 
 @pytest.mark.parametrize("groups", [1, 4, 12])
@@ -58,6 +65,12 @@ def test_group_norm_takes_that_way_only_where_it_is_compiled_for_a_gpu(monkeypat
     assert [device.type for device in ways] == ["cuda"]
 
 
+@pytest.mark.xfail(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT",
+    reason="what PyTorch compiles for a CPU without vector instructions is no C++",
+    raises=BackendCompilerFailed,
+    strict=True,
+)
 def test_compiled_network_gives_the_same_loss_and_gradients():
     torch.manual_seed(0)
     config = UNetConfig(channels=(8,), attention=(True,), blocks=1, groups=4)
