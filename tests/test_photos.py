@@ -7,6 +7,7 @@ import sys
 import unicodedata
 import zipfile
 from pathlib import Path
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
@@ -464,6 +465,18 @@ def test_too_many_pixels_are_not_decoded(tmp_path, monkeypatch):
     assert (name, reason[:16], len(packed)) == ("a.png", "too large: 41x30", 2)
 
 
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """The bytes of a PNG of these chunks: a kind and data each."""
+    parts = [
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", crc32(kind + data))
+        for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 @pytest.mark.parametrize("name", ["grey.pgm", "big_endian.tif", "transparent.png"])
 def test_unusual_greys_are_scaled_and_not_clipped(tmp_path, name):
     grey = np.full((32, 32), 100 * 257, ">u2")
@@ -472,7 +485,12 @@ def test_unusual_greys_are_scaled_and_not_clipped(tmp_path, name):
     if name == "grey.pgm":
         path.write_bytes(b"P5 32 32 65535\n" + grey.tobytes())
     elif name == "transparent.png":
-        Image.fromarray(grey.astype(np.uint16)).save(path, transparency=5)
+        header = struct.pack(">IIBBBBB", 32, 32, 16, 0, 0, 0, 0)
+        rows = compress(b"".join(b"\0" + row.tobytes() for row in grey))
+        transparent = (b"tRNS", bytes([0, 5]))
+        path.write_bytes(
+            png((b"IHDR", header), transparent, (b"IDAT", rows), (b"IEND", b""))
+        )
     else:
         fields = [(256, 3, 32), (257, 3, 32), (258, 3, 16), (259, 3, 1), (262, 3, 1)]
         fields += [(273, 4, 110), (278, 3, 32), (279, 4, 2048)]
