@@ -13,6 +13,7 @@ from ddpm_core.datasets import atomic
 from ddpm_core.datasets.packed import (
     UNLABELLED,
     PackedImages,
+    _identity,
     packed_writer,
     read_meta,
     write_packed,
@@ -151,6 +152,14 @@ def test_a_reader_finds_the_old_or_the_new_folder(tmp_path):
             stop.set()
         writer.result()
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_folders_are_told_apart_that_have_the_number_of_an_earlier_one(tmp_path):
+    found = []
+    for _ in range(20):
+        write_packed(tmp_path / "cache", random_images(3))
+        found.append(_identity(tmp_path / "cache"))
+    assert len(set(found)) == len(found)
 
 
 def test_numpy_alone_reads_it(cache):

@@ -177,10 +177,14 @@ class PackedImages:
             raise ValueError(f"{path}: {error}") from error
 
 
-def _identity(path: str | Path) -> int | None:
-    """Tell apart the folders that lie at `path` one after another."""
+def _identity(path: str | Path) -> tuple[int, int, int] | None:
+    """Tell apart the folders that lie at `path` one after another.
+
+    Their numbers alone do not: a file system gives that of a removed folder again.
+    """
     try:
-        return current_folder(path).stat().st_ino
+        found = current_folder(path).stat()
+        return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
     except FileNotFoundError:
         return None
 
