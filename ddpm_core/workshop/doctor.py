@@ -520,7 +520,8 @@ def learning_failed(found: Examined) -> bool:
 
 
 def learning(found: Examined) -> Finding | None:
-    exploded = early(found) and (found.highest or 0) > LIMITS["highest"]
+    unwell = early(found) is not None  # else it exploded once, and has recovered
+    exploded = unwell and (found.highest or 0) > LIMITS["highest"]
     rough = (found.rough or 0) > LIMITS["rough"]
     if exploded or rough or learning_failed(found):
         wild = exploded or rough or not isfinite(found.last)
