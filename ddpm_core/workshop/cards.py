@@ -68,7 +68,8 @@ def _diffusion(card: dict) -> Words:
         f"{frame} pixels, trained on {_pictures(card)}\n{_condition(card)}.",
         picture=_picture(measured),
         facts=f"\n- Predicts: {predicted(card)}\n{_start(training)}- Stored: averaged "
-        f"weights (decay {training['ema']}).\n\n![Losses of the run](losses.webp)",
+        f"weights (decay {training['ema']}){_gains(card)}.\n\n"
+        "![Losses of the run](losses.webp)",
         measured=_samples(measured),
         more=_copies(measured),
     )
@@ -77,6 +78,12 @@ def _diffusion(card: dict) -> Words:
 def _start(training: dict) -> str:
     start = training.get("start_from")
     return f"- Training started from the weights of {start}.\n" if start else ""
+
+
+def _gains(card: dict) -> str:
+    gains = card.get("gains", {})
+    layers = ", ".join(f"{name} by {gain:g}" for name, gain in gains.items())
+    return f";\n  multiplied after the training (chapter 14): {layers}" * bool(gains)
 
 
 def _picture(measured: dict) -> str:
@@ -139,7 +146,7 @@ def predicted(card: dict) -> str:
 
 def _samples(measured: dict) -> str:
     if "steps" not in measured:
-        return "Nothing: exported with --no-measure."
+        return "Nothing yet: `ddpm remeasure` draws samples and measures them."
     end = f", the last from t = {measured['t_end']}" if measured.get("t_end") else ""
     text = (
         f"With {measured['steps']} steps of {measured['sampler'].upper()}{end}, seed "

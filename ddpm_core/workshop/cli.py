@@ -48,6 +48,10 @@ COMMANDS = {
         "commands.export:remeasure",
         "Measure exported weights again; write them with a new card.",
     ),
+    "rescale": Command(
+        "gains:rescale",
+        "Give layers of exported weights a gain; write them with a new card.",
+    ),
     "models": Command("commands.models:models", "List the weights that ship."),
     "presets": Command("commands.presets:presets", "List what `ddpm train` can train."),
     "exercises": Command(
@@ -92,6 +96,10 @@ COMMANDS = {
     "measure-calls": Command(
         "capstone:measure_calls",
         "Measure a model of photos at several numbers of network calls.",
+    ),
+    "measure-gains": Command(
+        "gains:main",
+        "Measure a model with gains on some of its layers; write the table.",
     ),
     "measure-wordings": Command(
         "free_wording:main",
