@@ -21,6 +21,7 @@ from ddpm_core.weights import WEIGHTS
 from ddpm_core.workshop.cards import card_text
 from ddpm_core.workshop.export import export, remeasure
 from ddpm_core.workshop.folder import read_log
+from ddpm_core.workshop.gains import rescale
 from ddpm_core.workshop.presets import PLAIN
 from ddpm_core.workshop.run import Run
 
@@ -94,6 +95,19 @@ def test_weights_measured_again_are_what_they_were_but_for_the_measure(
     early = remeasure(str(exported), out, n=64, steps=2, t_end=3)["measured"]
     assert early["t_end"] == 3 and early["scores"] != before["measured"]["scores"]
     assert early["held-out loss"] == before["measured"]["held-out loss"]
+
+
+def test_rescaled_weights_are_measured_anew(exported, tmp_path):
+    rescale(str(exported), tmp_path / "rescaled", "head=2")
+    measured = remeasure(str(tmp_path / "rescaled"), tmp_path / "new", n=64, steps=2)
+    before = json.loads((exported / "card.json").read_text())
+    assert measured["gains"] == {"head": 2.0}
+    assert measured["measured"]["scores"] != before["measured"]["scores"]
+    assert "held-out loss" not in measured["measured"]
+    same = "the same of held-out images"
+    assert measured["measured"][same] == before["measured"][same]
+    words = (tmp_path / "new" / "README.md").read_text()
+    assert "(chapter 14): head by 2" in words and "Nothing yet" not in words
 
 
 @pytest.mark.parametrize(

@@ -305,10 +305,11 @@ def audit(
     save_beside_nearest(picture, samples[:AUDITED], trained_on)
     _, distance = nearest_images(samples[:SHOWN], trained_on)
     found = {"nearest training image, rms": rounded(distance)}
-    if losses:
-        held = torch.from_numpy(split.images[split.held_out.numpy()])
-        _, distance = nearest_images(to_float(held[:SHOWN]), trained_on)
+    if len(split.held_out):
+        held = torch.from_numpy(split.images[split.held_out[:SHOWN].numpy()])
+        _, distance = nearest_images(to_float(held), trained_on)
         found["the same of held-out images"] = rounded(distance)
+    if losses:
         found["held-out loss"] = losses[-1]
     return found
 

@@ -4,8 +4,8 @@
     ddpm rescale cars-64 OUT up.0.upsample=1.15
 
 A layer's weights and bias are multiplied by a number, and so is what it puts out;
-nothing is trained. Si et al. 2023 (FreeU, arXiv:2309.11497) multiply the feature maps
-of a finished U-Net at each call; a gain does it once, in the weights. A gain of 1 is
+nothing is trained. Si et al. 2024 (FreeU, arXiv:2309.11497) multiply feature maps of a
+finished U-Net at each call; a gain does it once, in the weights. A gain of 1 is
 the layer as it was trained: cards hold the gains, and those there are are undone first.
 """
 
