@@ -206,7 +206,6 @@ COSTS = {
     "measure-autoguidance": "ddpm_core.workshop.evaluation.extractor",
     "measure-where-lost": "ddpm_core.workshop.evaluation.real_images",
     "measure-calls": "ddpm_core.workshop.evaluation.real_images",
-    "rescale": "ddpm_core.workshop.gains.store",
     "measure-gains": "ddpm_core.workshop.gains.images_to_choose_on",
     "measure-wordings": "ddpm_core.workshop.free_wording.rows",
     "measure-samplers": "ddpm_core.workshop.solvers.draw_toy_cars",
@@ -237,7 +236,6 @@ def needed(tmp_path_factory) -> dict[str, list[str]]:
         "measure-autoguidance": ["toy-cars-32", "toy-cars-short-32", *out],
         "measure-calls": ["photos-32", *out],
         "measure-where-lost": ["photos-32", *out],
-        "rescale": ["toy-cars-32", "new", "head=1"],
         "measure-gains": ["photos-32", "head=1", *out],
         "exercises": [],
         "capstone": ["toy-cars-32", "--run", "run", *out],
@@ -261,7 +259,7 @@ def options(name: str) -> Iterator[tuple[str, type, OptionInfo]]:
 
 
 def test_every_command_is_fuzzed():
-    others = {"train", "sample", "models", "presets", "migrate"}
+    others = {"train", "sample", "rescale", "models", "presets", "migrate"}
     assert set(COSTS) | others == set(cli.COMMANDS)
 
 

@@ -89,6 +89,22 @@ def test_only_diffusion_models_are_rescaled(name, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ([], "must have 'gains' as an object"),
+        ({"nose": 2}, "cannot be used: gains are .* no layer is named 'nose'"),
+        ({"head": 0}, "cannot be used: the gain of head must be in 0.1..10, got '0'"),
+    ],
+)
+def test_a_card_with_wrong_gains_is_named(tmp_path, wrong, why):
+    gains.rescale("toy-cars-32", tmp_path / "loud", "stem=2")
+    card = json.loads((tmp_path / "loud" / "card.json").read_text())
+    (tmp_path / "loud" / "card.json").write_text(json.dumps(card | {"gains": wrong}))
+    with pytest.raises(ValueError, match=f"the card of .*loud {why}"):
+        gains.rescale(str(tmp_path / "loud"), tmp_path / "new", "stem=1")
+
+
 def test_gains_are_chosen_on_photos_that_do_not_measure_the_model(tmp_path):
     data = str(tmp_path / "photos")
     write_packed(tmp_path / "photos", draw_toy_cars(96, workers=1).images)

@@ -91,9 +91,19 @@ def amplify(
             weights *= factor
 
 
-def gains_in(name: str) -> dict[str, float]:
-    """The gains that are in the weights of that name; a run has none."""
-    return {} if is_run(name) else read_card(name).get("gains", {})
+def gains_in(name: str, net: nn.Module) -> dict[str, float]:
+    """The gains that the network of that name has in its weights; a run has none.
+
+    Raises ValueError for a card whose gains are not those of such a network.
+    """
+    found = {} if is_run(name) else read_card(name).get("gains", {})
+    if not isinstance(found, dict):
+        raise ValueError(f"the card of {name} must have 'gains' as an object")
+    text = ",".join(f"{layer}={gain}" for layer, gain in found.items())
+    try:
+        return read_gains(text, net) if text else {}
+    except ValueError as error:
+        raise ValueError(f"the card of {name} cannot be used: {error}") from None
 
 
 def rescale(
@@ -109,7 +119,7 @@ def rescale(
     net = open_model(weights, "cpu").net
     chosen = read_gains(gains, net)
     losses = (find_weights(weights) / "losses.webp").read_bytes()
-    amplify(net, chosen, gains_in(weights))
+    amplify(net, chosen, gains_in(weights, net))
     command = shlex.join(["ddpm", "rescale", weights, out.as_posix(), gains])
     card |= {
         "name": out.name,
@@ -124,10 +134,11 @@ def rescale(
 
 
 def images_to_choose_on(trained: Preset, n: int) -> tuple[Images, Images]:
-    """Two lots of n images to choose gains on: what `real_images` gives has others.
+    """Two lots of n images to choose gains on.
 
-    Of the photos held out the last ones, where it takes the first; toy cars of another
-    seed. Raises ValueError where fewer photos were held out.
+    They are not those by which `evaluation.real_images` judges the model: of the photos
+    held out the last ones, where it takes the first; or toy cars of another seed.
+    Raises ValueError where fewer photos were held out.
     """
     if trained.data == "toy-cars":
         return evaluation.real_images(trained.data, trained, n, trained.seed + 3)
@@ -153,7 +164,7 @@ def rows(
     ruler = evaluation.extractor(features)
     for chosen in ({}, *gains):
         model = open_model(name)
-        amplify(model.net, chosen, gains_in(name))
+        amplify(model.net, chosen, gains_in(name, model.net))
         for seed in seeds:
             samples = evaluation.draw_samples(quick(model), n, steps=calls, seed=seed)
             scores = asdict(evaluation.score(ruler, samples, real, other))
