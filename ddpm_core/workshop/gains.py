@@ -5,8 +5,9 @@
 
 A layer's weights and bias are multiplied by a number, and so is what it puts out;
 nothing is trained. Si et al. 2024 (FreeU, arXiv:2309.11497) multiply feature maps of a
-finished U-Net at each call; a gain does it once, in the weights. A gain of 1 is
-the layer as it was trained: cards hold the gains, and those there are are undone first.
+finished U-Net at each call; a gain does it once, in the weights. A gain of 1 is the
+layer as it was trained: a card holds the gains of its weights, and they are undone
+before others are given.
 """
 
 import shlex
@@ -45,8 +46,8 @@ GAINS = "layer=gain, several with commas between"
 def read_gains(text: str, net: nn.Module) -> dict[str, float]:
     """Read 'layer=gain,layer=gain'; layers are named as in the network's weights.
 
-    Raises ValueError for a layer that the network has not, for one that is named twice
-    and for a gain outside 0.1..10.
+    Raises ValueError for a layer that the network does not have, for one that is named
+    twice and for a gain outside 0.1..10.
     """
     layers = [name for name, part in net.named_modules() if isinstance(part, LAYERS)]
     found: dict[str, float] = {}
