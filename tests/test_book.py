@@ -358,7 +358,9 @@ def test_sections_have_prose_and_code_without_formulas_and_outputs():
     inner += nodes.paragraph("", "Inner.")
     prose = nodes.paragraph("", "", nodes.Text("Noise "), nodes.math("", "x_t"))
     outer = nodes.section("", nodes.title("", "Out"), prose, ids=["out"])
-    outer += [nodes.literal_block("", "y = scale(noise) + scale(2)"), output, inner]
+    outer += [nodes.literal_block("", "y = scale(noise) + scale(2)")]
+    outer += [nodes.literal_block("", "for k in range(9): print(f'{y:.2f}')")]
+    outer += [output, inner]
     document = nodes.document(None, None)
     document += outer
     found = list(section_search.sections(document, "a.html", "Page"))

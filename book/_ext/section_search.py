@@ -6,7 +6,9 @@ search alone loads it, and `search.js` ranks them. A script, unlike data, can al
 loaded by a page that was opened as a file.
 """
 
+import builtins
 import json
+import keyword
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ NO_TEXT = (
 )  # fmt: skip
 PROSE = (nodes.paragraph, nodes.term, nodes.entry)
 CODE = (nodes.literal_block, addnodes.desc_signature)
+PYTHON = {word.lower() for word in (*keyword.kwlist, *dir(builtins))}
 Part = type[nodes.Element] | tuple[type[nodes.Element], ...]
 
 
@@ -66,13 +69,14 @@ def joined(node: nodes.Element, wanted: Part) -> str:
 def names(code: str, prose: str) -> str:
     """Return the words of some code, each once: they are searched and never shown.
 
-    Words that the prose says as well, and single letters, find nothing more.
+    Words that the prose says as well, those of all Python and single letters find
+    nothing more; nor do numbers and their formats, as 2f.
     """
     in_code, in_prose = (
         set(re.findall(r"[^\W_]+", text.lower())) for text in (code, prose)
     )
-    found = (word for word in in_code - in_prose if len(word) > 1)
-    return " ".join(sorted(word for word in found if not word.isdigit()))
+    found = (word for word in in_code - in_prose - PYTHON if len(word) > 1)
+    return " ".join(sorted(w for w in found if not re.fullmatch(r"\d+[a-z]?", w)))
 
 
 def sections(doctree: nodes.document, uri: str, page: str) -> Iterator[Section]:
