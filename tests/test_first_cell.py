@@ -168,20 +168,13 @@ def code(source: str) -> dict:
     return nbformat.v4.new_code_cell(source)
 
 
-def up_to_its_first_slider(notebook: dict) -> dict:
-    """Data, pictures, exercises' checks and widgets: what the rest of it takes, too."""
-    cells = notebook["cells"]
-    sliders = (i for i, c in enumerate(cells) if "widgets." in "".join(c["source"]))
-    return notebook | {"cells": cells[: next(sliders) + 1]}
-
-
 def test_chapter_runs_where_the_library_was_missing(repository, packages, tmp_path):
     machine = tmp_path / "machine"
     machine.mkdir()
     look = code("from importlib.util import find_spec; print(find_spec('ddpm_core'))")
     assert run_in(machine, [look]) == "None\n"
 
-    notebook = up_to_its_first_slider(json.loads(CHAPTER.read_text(encoding="utf-8")))
+    notebook = json.loads(CHAPTER.read_text(encoding="utf-8"))
     cells = first_cell.with_first_cell(notebook, repository)["cells"]
     where = code("import ddpm_core; print(ddpm_core.__file__)")
     clone = machine / "ddpm-cars"
