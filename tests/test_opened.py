@@ -176,7 +176,7 @@ def test_export_without_measuring_draws_nothing(made):
     card = json.loads((made / "weights" / "card.json").read_text())
     assert card["measured"] == {}
     words = (made / "weights" / "README.md").read_text()
-    assert "Nothing yet: `ddpm remeasure` draws" in words
+    assert "Nothing yet: no samples were drawn." in words
     assert "samples.webp" not in words
     names = {path.name for path in (made / "weights").iterdir()}
     assert names == {"card.json", "weights.safetensors", "README.md", "losses.webp"}

@@ -146,7 +146,7 @@ def predicted(card: dict) -> str:
 
 def _samples(measured: dict) -> str:
     if "steps" not in measured:
-        return "Nothing yet: `ddpm remeasure` draws samples and measures them."
+        return "Nothing yet: no samples were drawn."
     end = f", the last from t = {measured['t_end']}" if measured.get("t_end") else ""
     text = (
         f"With {measured['steps']} steps of {measured['sampler'].upper()}{end}, seed "
