@@ -27,26 +27,40 @@ JUDGE = """async ([context, options, judged]) => {
       h = BigInt.asUintN(64, (h ^ BigInt(c)) * 1099511628211n);
     return h.toString(36);
   };
-  const names = {}, looks = new Map(), alike = {};
+  const names = {}, looks = new Map(), alike = {}, links = {};
+  const seen = e =>
+    e.closest(context) && e.checkVisibility({ visibilityProperty: true });
   for (const e of document.querySelectorAll("*")) {
-    e.removeAttribute("data-judged");
+    delete e.dataset.judged;
+    delete e.dataset.judgedLink;
     const style = getComputedStyle(e);
     const key = [looks.get(e.parentElement), ...SEEN.map(name => style[name])].join();
     const look = names[key] ??= hash(key);
     looks.set(e, look);
     const texts = [...e.childNodes].filter(node => node.nodeType === Node.TEXT_NODE);
     const length = texts.map(text => text.data.trim()).join("").length;
-    if (length && e.closest(context) && e.checkVisibility({ visibilityProperty: true }))
-      (alike[look] ??= []).push({ e, length });
+    if (length > 1 && seen(e)) (alike[look] ??= []).push({ e, length });
+    if (e.matches("a[href]") && e.textContent.trim() && seen(e)) {
+      const around = e.parentElement.textContent.length - e.textContent.length;
+      (links["a" + look] ??= []).push({ e, length: around });
+    }
   }
-  for (const [look, group] of Object.entries(alike)) {
-    if (judged[look] >= 10) continue;
-    group.sort((a, b) => b.length - a.length);
-    for (const { e } of group.slice(0, 8)) e.dataset.judged = "";
-    judged[look] = group[0].length;
-  }
-  if (options.runOnly && !document.querySelector("[data-judged]")) return [[], judged];
-  axe.configure({ rules: [{ id: "color-contrast", selector: "[data-judged]" }] });
+  const choose = (groups, mark) => {
+    for (const [look, group] of Object.entries(groups)) {
+      if (judged[look] >= 10) continue;
+      group.sort((a, b) => b.length - a.length);
+      for (const { e } of group.slice(0, 8)) e.dataset[mark] = "";
+      judged[look] = group[0].length;
+    }
+  };
+  choose(alike, "judged");
+  choose(links, "judgedLink");
+  const marked = "[data-judged], [data-judged-link]";
+  if (options.runOnly && !document.querySelector(marked)) return [[], judged];
+  axe.configure({ rules: [
+    { id: "color-contrast", selector: "[data-judged]" },
+    { id: "link-in-text-block", selector: "[data-judged-link]" },
+  ] });
   const { violations } = await axe.run(context, options);
   return [violations.map(({ id, nodes }) => [id, nodes[0].html]), judged];
 }"""
@@ -61,11 +75,12 @@ def findings(
     """Each rule of axe-core that a page breaks, with the first place where it does.
 
     Judged is all that can be seen inside `context`, as it stands: nothing is taken out.
-    Every rule judges every element that it applies to, except contrast, whose cost is
-    four fifths of the whole. A page has some thousand texts but few looks: colours,
-    size and weight of the type, and grounds, as computed for an element and for all
-    around it. Of each look axe-core judges the eight longest texts, since of a short
-    one, or one that is partly covered, it may not be able to tell. Pages share what was
+    Every rule judges every element that it applies to, except two that cost most of
+    the time: contrast, and links that a text hides. A page has some thousand texts but
+    few looks: colours, size and weight of the type, and grounds, as computed for an
+    element and for all around it. Of each look axe-core judges the eight longest texts,
+    since of a short one, or one that is partly covered, it may not be able to tell; and
+    of each look of links the eight with the most text around them. Pages share what was
     judged by one `judged`, which keeps the length of the longest text of each look: ten
     characters are enough.
 

@@ -159,6 +159,8 @@ BARRIERS = """<dd><details>
   <p id="main-content">The page has this id already.</p>
   <style>html[data-theme="dark"] .planted { color: #555 }</style>
   <p class="planted">On a dark page this is too dark.</p>
+  <p>Nobody sees that <a style="color: inherit; text-decoration: none"
+    href="#">these words</a> are a link.</p>
 </details></dd>"""
 
 
@@ -169,7 +171,7 @@ def test_findings_tell_barriers_at_the_end_of_the_longest_page(reader, theme):
     last = page.query_selector_all("dl.py")[-1]
     last.evaluate("(e, html) => e.insertAdjacentHTML('beforeend', html)", BARRIERS)
     read.unfold()
-    planted = {"duplicate-id", "image-alt", "label"}
+    planted = {"duplicate-id", "image-alt", "label", "link-in-text-block"}
     if theme == "dark":
         planted.add("color-contrast")
     assert {rule for rule, _ in findings(page)} == planted
@@ -198,7 +200,7 @@ VIEW = ".cell_output:has(> script[type$='widget-view+json'])"
 SEEN = """view => [...view.querySelectorAll("img, svg")]
   .filter(e => e.checkVisibility({ visibilityProperty: true }) &&
     !e.closest("button, .noUi-base"))
-  .map(e => e.outerHTML.replaceAll(' data-judged=""', "")).join()"""
+  .map(e => e.outerHTML.replace(/ data-judged(-link)?=""/g, "")).join()"""
 
 
 def widgets(page) -> list:
