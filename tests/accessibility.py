@@ -28,6 +28,8 @@ JUDGE = """async ([context, options, judged]) => {
     return h.toString(36);
   };
   const names = {}, looks = new Map(), alike = {}, links = {};
+  const own = e => [...e.childNodes].filter(n => n.nodeType === Node.TEXT_NODE)
+    .map(text => text.data.trim()).join("").length;
   const seen = e =>
     e.closest(context) && e.checkVisibility({ visibilityProperty: true });
   for (const e of document.querySelectorAll("*")) {
@@ -37,12 +39,11 @@ JUDGE = """async ([context, options, judged]) => {
     const key = [looks.get(e.parentElement), ...SEEN.map(name => style[name])].join();
     const look = names[key] ??= hash(key);
     looks.set(e, look);
-    const texts = [...e.childNodes].filter(node => node.nodeType === Node.TEXT_NODE);
-    const length = texts.map(text => text.data.trim()).join("").length;
+    const length = own(e);
     if (length > 1 && seen(e)) (alike[look] ??= []).push({ e, length });
-    if (e.matches("a[href]") && e.textContent.trim() && seen(e)) {
-      const around = e.parentElement.textContent.length - e.textContent.length;
-      (links["a" + look] ??= []).push({ e, length: around });
+    if (e.matches("a[href]") && seen(e)) {
+      const lines = [look, style.textDecorationLine, style.borderBottomStyle].join();
+      (links[lines] ??= []).push({ e, length: own(e.parentElement) });
     }
   }
   const choose = (groups, mark) => {
