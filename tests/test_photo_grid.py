@@ -124,7 +124,7 @@ def test_the_page_prints_what_was_measured():
     stored = ROOT / "data" / "results" / "photo-grid" / "results.json"
     rows = json.loads(stored.read_text(encoding="utf-8"))["rows"]
     sizes = [100, 500, 2000, 14000]
-    assert [row["photos"] for row in rows] == [*sizes, *sizes, 2000]
+    assert [row["photos"] for row in rows] == [*sizes, *sizes, *sizes[:3]]
     for row in rows:
         each, images = row["images seen"] / row["photos"], row["images seen"]
         line = (

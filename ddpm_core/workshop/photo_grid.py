@@ -135,7 +135,7 @@ def draw(out: Path) -> None:
         ax.set(xlabel="minutes of a core", ylabel=label, xscale="log")
         ax.set_xticks(minutes, [f"{m:g}" for m in minutes])
         ax.minorticks_off()
-    axes[0].legend(title="photos")
+    axes[-1].legend(title="photos", loc="lower left")
     with written_file(out / "grid.webp") as new:
         fig.savefig(new, dpi=plots.DPI, format="webp")
 
