@@ -82,7 +82,7 @@ def small(says: str, *, kind: type[Run] = Run, **changes: object) -> Recipe:
     return Recipe(says, {"start_from": ""} | changes, kind=kind, base="cars-64")
 
 
-RECIPES = {
+SPACES = {
     "small-images": small(
         "diffusion of 32x32 images, which a decoder enlarges: the preset cars-64, from "
         "random weights"
@@ -106,6 +106,10 @@ RECIPES = {
         PIXELS | {"image_channels": 6, "patch": 4, "channels": (96, 160)},
         kind=UpsamplerRun,
     ),
+}
+"""The rows that differ in what is diffused."""
+
+CHANGES = {
     "eps": small("predicts the noise", target="eps"),
     "x0": small("predicts the clean image", target="x0"),
     "min-snr": small("weighs the loss by min(SNR, 5)", min_snr=5.0),
@@ -131,6 +135,9 @@ RECIPES = {
         network="dit", width=192, depth=6, heads=4, patch=4,
     ),
 }  # fmt: skip
+"""The rows that change one thing of `small-images`."""
+
+RECIPES = SPACES | CHANGES
 """The rows there are, by name."""
 
 
