@@ -9,10 +9,8 @@ CHAPTERS ?= $(wildcard chapters/*.ipynb)
 # CPU=1: PyTorch without CUDA, 5 GB less, where there is no GPU from NVIDIA.
 CPU ?=
 PHOTOS ?= hub:tanganke/stanford_cars
-# A process for each core, with one thread, and one more: those that wait for a browser
-# or for their own children leave a core idle. tests/conftest.py says what begins first.
-WORKERS = $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# A process for each core, with one thread; tests/conftest.py says what begins first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 # Chapters that are quick enough to be run twice.
 QUICK := $(wildcard chapters/05*.ipynb chapters/bug_clinic.ipynb)
 NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
