@@ -2,9 +2,12 @@
 
 from axe_playwright_python.base import AXE_SCRIPT
 
-OPTIONS = {
-    "resultTypes": ["violations"],
+COMMON = {
+    "resultTypes": ["violations", "incomplete"],
+    "elementRef": True,
     "preload": False,  # it would load the styles again
+}
+OPTIONS = COMMON | {
     "rules": {  # beside those that are on by default
         rule: {"enabled": True}
         for rule in ("duplicate-id", "duplicate-id-active", "target-size")
@@ -12,11 +15,7 @@ OPTIONS = {
 }
 
 # The rules whose answer depends on the theme, for looks that were not judged before.
-OF_COLOURS = {
-    "resultTypes": ["violations"],
-    "preload": False,
-    "runOnly": ["color-contrast", "link-in-text-block"],
-}
+OF_COLOURS = COMMON | {"runOnly": ["color-contrast", "link-in-text-block"]}
 
 JUDGE = """async ([context, options, judged]) => {
   const SEEN = ["color", "backgroundColor", "backgroundImage", "fontSize", "fontWeight",
@@ -32,7 +31,8 @@ JUDGE = """async ([context, options, judged]) => {
     .map(text => text.data.trim()).join("").length;
   const seen = e =>
     e.closest(context) && e.checkVisibility({ visibilityProperty: true });
-  for (const e of document.querySelectorAll("*")) {
+  const unseen = "mjx-assistive-mml, mjx-assistive-mml *, head *";
+  for (const e of document.querySelectorAll(`:not(${unseen})`)) {
     delete e.dataset.judged;
     delete e.dataset.judgedLink;
     const style = getComputedStyle(e);
@@ -48,30 +48,29 @@ JUDGE = """async ([context, options, judged]) => {
   }
   const choose = (groups, mark) => {
     for (const [look, group] of Object.entries(groups)) {
-      if (judged[look] >= 10) continue;
+      if (judged.includes(look)) continue;
       group.sort((a, b) => b.length - a.length);
-      for (const { e } of group.slice(0, 8)) e.dataset[mark] = "";
-      judged[look] = group[0].length;
+      for (const { e } of group.slice(0, 8)) e.dataset[mark] = look;
     }
   };
   choose(alike, "judged");
   choose(links, "judgedLink");
-  const marked = "[data-judged], [data-judged-link]";
-  if (options.runOnly && !document.querySelector(marked)) return [[], judged];
+  const marked = [...document.querySelectorAll("[data-judged], [data-judged-link]")];
+  if (options.runOnly && !marked.length) return [[], []];
   axe.configure({ rules: [
     { id: "color-contrast", selector: "[data-judged]" },
     { id: "link-in-text-block", selector: "[data-judged-link]" },
   ] });
-  const { violations } = await axe.run(context, options);
-  return [violations.map(({ id, nodes }) => [id, nodes[0].html]), judged];
+  const { violations, incomplete } = await axe.run(context, options);
+  const unsure = new Set(incomplete.flatMap(rule => rule.nodes.map(n => n.element)));
+  const told = marked.filter(e => !unsure.has(e))
+    .flatMap(e => [e.dataset.judged, e.dataset.judgedLink]);
+  return [violations.map(({ id, nodes }) => [id, nodes[0].html]), told.filter(Boolean)];
 }"""
 
 
 def findings(
-    page,
-    context: str = "html",
-    options: dict = OPTIONS,
-    judged: dict[str, int] | None = None,
+    page, context: str = "html", options: dict = OPTIONS, judged: set[str] | None = None
 ) -> list[tuple[str, str]]:
     """Each rule of axe-core that a page breaks, with the first place where it does.
 
@@ -81,16 +80,16 @@ def findings(
     few looks: colours, size and weight of the type, and grounds, as computed for an
     element and for all around it. Of each look axe-core judges the eight longest texts,
     since of a short one, or one that is partly covered, it may not be able to tell; and
-    of each look of links the eight with the most text around them. Pages share what was
-    judged by one `judged`, which keeps the length of the longest text of each look: ten
-    characters are enough.
+    of each look of links the eight with the most text around them. Pages share one
+    `judged`: the looks of which axe-core could tell.
 
-    Not judged are what is hidden (a closed menu, the search's dialog), and contrast
-    where axe-core itself cannot tell: in formulas, whose glyphs are no text, in text
-    inside drawings and on pictures, in a text of one character.
+    Not judged are what is hidden (a closed menu, the search's dialog, what MathJax says
+    to those who cannot see), and contrast where axe-core itself cannot tell: in
+    formulas, whose glyphs are no text, in text inside drawings and on pictures, in a
+    text of one character.
     """
     page.evaluate(AXE_SCRIPT)
-    judged = {} if judged is None else judged
-    found, known = page.evaluate(JUDGE, [context, options, judged])
-    judged.update(known)
+    judged = set() if judged is None else judged
+    found, told = page.evaluate(JUDGE, [context, options, list(judged)])
+    judged.update(told)
     return [tuple(rule) for rule in found]

@@ -211,7 +211,7 @@ class Reader:
         self.page.evaluate(
             """() => {
               document.querySelectorAll("details").forEach(e => { e.open = true });
-              return Promise.all(document.getAnimations().map(e => e.finished));
+              document.getAnimations().forEach(e => e.finish());
             }"""
         )
         self.load_pictures()
@@ -224,7 +224,7 @@ class Reader:
               for (let turn = 0; turn < 3; turn++)
                 if (localStorage.mode !== theme)
                   document.querySelector(".theme-switch-button").click();
-              return Promise.all(document.getAnimations().map(e => e.finished));
+              document.getAnimations().forEach(e => e.finish());
             }""",
             theme,
         )
