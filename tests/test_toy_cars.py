@@ -1,8 +1,10 @@
+import os
 import re
 import subprocess
 import sys
 from colorsys import rgb_to_hsv
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -401,3 +403,24 @@ def test_what_a_caption_names_is_read_back(many):
 
 def test_loose_captions_fit_the_text_encoder(many):
     assert max(len(text.split()) for text in many.loose_captions(1)) <= 14
+
+
+TYPED = """
+import jaxtyping
+jaxtyping.install_import_hook("ddpm_core", "typecheck.checker")
+from ddpm_core.datasets import toy_car_drawing, toy_cars
+assert hasattr(toy_car_drawing.draw_car, "__wrapped__")
+toy_cars.draw_toy_cars(200, size=16, workers=1)
+"""
+
+
+def test_types_are_checked_at_the_pen_too():
+    """In a process of its own: tests/conftest.py leaves the drawing out elsewhere."""
+    done = subprocess.run(
+        [sys.executable, "-c", TYPED],
+        cwd=Path(__file__).parent,  # of `typecheck`
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from docutils import nodes
-from pybtex.database import Entry, parse_file
+from pybtex.database import Entry
 from sphinx import addnodes
 
 GLOSSARY, BIBLIOGRAPHY = "book/glossary", "book/bibliography"
@@ -118,8 +118,9 @@ def link_citations(app, doctree, docname: str) -> None:
     """Let authors and year lead to the one entry of the bibliography that has them."""
     if docname == BIBLIOGRAPHY:
         return
-    entries = parse_file(bibliography(app)).entries
-    anchors = {c.key: c.citation_id for c in app.env.get_domain("cite").citations}
+    cite = app.env.get_domain("cite")
+    entries = cite.bibdata.data.entries
+    anchors = {c.key: c.citation_id for c in cite.citations}
     page = app.builder.get_relative_uri(docname, BIBLIOGRAPHY)
 
     def link(match: re.Match) -> list[nodes.Node] | None:
