@@ -4,6 +4,7 @@ import json
 
 import pytest
 import speedrun_table
+from PIL import Image
 from test_cli import ddpm
 
 from ddpm_core.datasets import draw_toy_cars, write_packed
@@ -41,6 +42,9 @@ def test_a_record_holds_what_it_takes_to_repeat_and_compare_it(small, tmp_path):
     assert found["changes"]["ema"] == 0.9999  # the recipe's own
     assert "ddpm speedrun tiny" in found["command"] and found["given"] == {}
     assert [run["seed"] for run in found["runs"]] == [0, 1, 2]
+    for seed in (0, 1, 2):
+        with Image.open(tmp_path / "out" / f"faster-0.01-{seed}.webp") as picture:
+            assert picture.size == (8 * 65 + 1, 2 * 65 + 1)  # of 16 samples
     assert len({run["frechet"] for run in found["runs"]}) == 3
     for run in found["runs"]:
         assert run["steps"] == 6  # 0.6 s on a core twice as fast, 0.2 s each

@@ -17,6 +17,7 @@ from typing import Annotated
 import torch
 import typer
 
+from ddpm_core.datasets.images import save_grid
 from ddpm_core.models import best_device
 from ddpm_core.options import one_of
 from ddpm_core.values import quoted
@@ -63,8 +64,13 @@ ENTRIES = RECIPES | {
 """What can run, by name: the rows of `ddpm recipes`, and the article's recipe."""
 
 
-def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dict:
-    """Train for the minutes and measure: one seed. What is done is not repeated."""
+def attempt(
+    recipe: Recipe, chosen: Preset, folder: Path, minutes: float, picture: Path
+) -> dict:
+    """Train for the minutes and measure: one seed. What is done is not repeated.
+
+    The first samples go to `picture`.
+    """
     RunFolder(folder).check_same(chosen)
     known = folder / "attempt.json"
     if known.exists():
@@ -79,6 +85,7 @@ def attempt(recipe: Recipe, chosen: Preset, folder: Path, minutes: float) -> dic
         t_end = recipes.own_end(chosen)
         samples = recipes.samples_of(run, recipe, N, CALLS, t_end)
         photos = {"photos": len(run.split.images), "sha256": run.split.sha256[:12]}
+    save_grid(picture, samples[: recipes.SHOWN], ncols=8)
     scores = asdict(
         evaluation.score(referee.measure, samples, referee.real, referee.more_real)
     )
@@ -160,7 +167,8 @@ def main(
     for seed in tried:
         chosen = recipe.preset(seed, **changes)
         folder = runs / f"{title}-{minutes:g}-{seed}"
-        found.append(attempt(recipe, chosen, folder, minutes))
+        picture = out / f"{folder.name}.webp"
+        found.append(attempt(recipe, chosen, folder, minutes, picture))
         typer.echo(
             f"seed {seed}: {found[-1]['core minutes']} core minutes, "
             f"{found[-1]['reference steps']:,} reference steps, Frechet distance "
