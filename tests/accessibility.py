@@ -63,9 +63,9 @@ JUDGE = """async ([context, options, judged]) => {
   ] });
   const { violations, incomplete } = await axe.run(context, options);
   const unsure = new Set(incomplete.flatMap(rule => rule.nodes.map(n => n.element)));
-  const told = marked.filter(e => !unsure.has(e))
-    .flatMap(e => [e.dataset.judged, e.dataset.judgedLink]);
-  return [violations.map(({ id, nodes }) => [id, nodes[0].html]), told.filter(Boolean)];
+  const decided = marked.filter(e => !unsure.has(e))
+    .flatMap(e => [e.dataset.judged, e.dataset.judgedLink]).filter(Boolean);
+  return [violations.map(({ id, nodes }) => [id, nodes[0].html]), decided];
 }"""
 
 
@@ -81,7 +81,7 @@ def findings(
     element and for all around it. Of each look axe-core judges the eight longest texts,
     since of a short one, or one that is partly covered, it may not be able to tell; and
     of each look of links the eight with the most text around them. Pages share one
-    `judged`: the looks of which axe-core could tell.
+    `judged`: the looks that axe-core has decided on.
 
     Not judged are what is hidden (a closed menu, the search's dialog, what MathJax says
     to those who cannot see), and contrast where axe-core itself cannot tell: in
@@ -90,6 +90,6 @@ def findings(
     """
     page.evaluate(AXE_SCRIPT)
     judged = set() if judged is None else judged
-    found, told = page.evaluate(JUDGE, [context, options, list(judged)])
-    judged.update(told)
+    found, decided = page.evaluate(JUDGE, [context, options, list(judged)])
+    judged.update(decided)
     return [tuple(rule) for rule in found]
