@@ -130,11 +130,19 @@ def test_the_fastest_record_comes_first_and_what_is_none_last(tmp_path):
     names = [entry["recipe"] for entry in found]
     assert names == ["fast", "slow", "missed", "one-seed"]
     table = speedrun_table.rows(found)
-    assert table[2].startswith("| fast: the recipe fast | 500 (500 to 500) | 2 ")
+    assert table[2].startswith("| fast: the recipe fast | 500 | 2.0 | 290.0 | ")
     assert "photos-32: 91 min | `ddpm speedrun fast`, abc, one |" in table[2]
     assert "(no record: above 300)" in table[4]
     assert "(no record: one seed or two)" in table[5]
     assert {line.count("|") for line in table} == {7}
+
+
+def test_seeds_that_differ_are_told_by_their_mean_and_spread():
+    """A distance of 300.5 is not rounded to the goal."""
+    run = row("any", 500)["runs"][0]
+    runs = [run | {"frechet": value} for value in (258.01, 280.49, 300.49)]
+    found = row("any", 500) | speedrun.record("any", "any", runs)
+    assert "| 279.7 (258.0 to 300.5) |" in speedrun_table.rows([found])[2]
 
 
 def test_without_records_the_page_says_so(tmp_path):

@@ -40,15 +40,14 @@ def rows(found: list[dict]) -> list[str]:
 
 
 def _row(row: dict) -> str:
-    spread = {key: _spread(row[key]) for key in ("reference steps", "core minutes")}
     what = row["says"] if is_record(row) else f"{row['says']} (no record: {_why(row)})"
     free = ", ".join(f"{name}: {took:g} min" for name, took in row["given"].items())
     made = f"`{row['command']}`, {row['commit']}, {row['hardware']}"
     cells = [
         f"{row['recipe']}: {what}",
-        spread["reference steps"],
-        spread["core minutes"],
-        _spread(row["frechet"]),
+        _spread(row["reference steps"], 0),
+        _spread(row["core minutes"], 1),
+        _spread(row["frechet"], 1),
         free or "nothing",
         made,
     ]
@@ -59,9 +58,11 @@ def _why(row: dict) -> str:
     return "one seed or two" if row["reached"] else f"above {row['goal']:g}"
 
 
-def _spread(found: dict) -> str:
-    mean, least, most = (f"{found[key]:,.5g}" for key in ("mean", "least", "most"))
-    return f"{mean} ({least} to {most})"
+def _spread(found: dict, digits: int) -> str:
+    mean, least, most = (
+        f"{found[key]:,.{digits}f}" for key in ("mean", "least", "most")
+    )
+    return mean if least == most else f"{mean} ({least} to {most})"
 
 
 class SpeedrunTable(SphinxDirective):
