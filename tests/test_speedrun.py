@@ -66,8 +66,11 @@ def test_what_is_done_is_not_repeated_and_a_miss_is_no_record(
     first = path.read_text()
     assert not json.loads(first)["reached"]
     monkeypatch.setattr(recipes, "train", None)  # would fail if it were called
+    monkeypatch.setattr(recipes, "commit", lambda: "a later one")
     assert "missed" in ddpm(*small, "--seeds", "0").stdout
-    assert json.loads(path.read_text())["runs"] == json.loads(first)["runs"]
+    again, first = json.loads(path.read_text()), json.loads(first)
+    assert again["runs"] == first["runs"]
+    assert again["commit"] == first["commit"] == str(first["runs"][0]["commit"])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from ddpm_core.options import one_of
 from ddpm_core.values import quoted
 from ddpm_core.weights import hardware, read_card
 from ddpm_core.workshop import evaluation, recipes
-from ddpm_core.workshop.capstone import commit, numbers
+from ddpm_core.workshop.capstone import numbers
 from ddpm_core.workshop.cascade import UpsamplerRun
 from ddpm_core.workshop.folder import RunFolder, read_numbers, write_object
 from ddpm_core.workshop.preset_options import changed_fields, preset_options
@@ -178,6 +178,7 @@ def main(
     whole["changes"] = recipe.changes | changes
     whole["given"] = free
     whole["command"] = shlex.join(["ddpm", *sys.argv[1:]])
-    whole |= {"commit": commit(), "hardware": hardware()}
+    whole["commit"] = ", ".join(sorted({str(run["commit"]) for run in found}))
+    whole["hardware"] = hardware()
     write_object(out / f"{title}-{minutes:g}.json", whole)
     typer.echo(f"{'reached' if whole['reached'] else 'missed'}: {out}")
