@@ -56,6 +56,13 @@ def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
         ("dpm-solver++", 3),
         ("ddim", 4),  # above FEW, DDIM alone
     ]
+    few = {"n": 32, "features": "classifier"}
+    capstone.measure_calls(str(folder), table, "3,4", "ancestral", **few)
+    written = json.loads(table.read_text())
+    assert "--sampler ancestral" in written["command"]
+    assert [row["sampler"] for row in written["rows"]] == ["ancestral"] * 2
+    with pytest.raises(ValueError, match="unknown sampler 'best'; there is: ddim, "):
+        capstone.measure_calls(str(folder), table, "3", "best", **few)
     with pytest.raises(ValueError, match="--counts takes numbers in 1..1000"):
         capstone.measure_calls(str(folder), table, "0", n=32)
     with pytest.raises(ValueError, match="--counts takes each number once, got '3,3'"):

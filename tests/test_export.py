@@ -16,9 +16,11 @@ from PIL import Image
 from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.datasets.atomic import current_folder
 from ddpm_core.models import load_model
+from ddpm_core.samplers import SAMPLERS
 from ddpm_core.unet import UNetConfig
 from ddpm_core.weights import WEIGHTS
-from ddpm_core.workshop.cards import card_text
+from ddpm_core.workshop.cards import SAMPLING, card_text
+from ddpm_core.workshop.commands.common import drawn_as
 from ddpm_core.workshop.export import export, remeasure
 from ddpm_core.workshop.folder import read_log
 from ddpm_core.workshop.gains import rescale
@@ -95,6 +97,44 @@ def test_weights_measured_again_are_what_they_were_but_for_the_measure(
     early = remeasure(str(exported), out, n=64, steps=2, t_end=3)["measured"]
     assert early["t_end"] == 3 and early["scores"] != before["measured"]["scores"]
     assert early["held-out loss"] == before["measured"]["held-out loss"]
+
+
+def test_weights_are_drawn_as_their_card_was_measured(exported, tmp_path):
+    out = tmp_path / "anew"
+    card = remeasure(str(exported), out, n=64, steps=3, sampler="ancestral")
+    assert card["commands"][-1].endswith("--n 64 --steps 3 --sampler ancestral")
+    before = json.loads((exported / "card.json").read_text())["measured"]
+    assert card["measured"]["sampler"] == "ancestral"
+    assert card["measured"]["scores"] != before["scores"]
+    assert "With 3 steps of ancestral sampling, seed 0" in card_text(card)
+    assert SAMPLING.keys() == SAMPLERS.keys()  # a card can name each of them
+    assert drawn_as(str(out), None, None) == (3, "ancestral")
+    assert drawn_as(str(out), 7, None) == (7, "ancestral")
+    assert drawn_as(str(out), None, "ddim") == (3, "ddim")
+    assert drawn_as(str(exported), None, None) == (2, "ddim")
+    assert drawn_as(str(exported.parent / "tiny"), None, None) == (50, "ddim")  # a run
+
+
+@pytest.mark.parametrize(
+    ("measured", "answer"),
+    [
+        ({"steps": "many"}, "steps must be a whole number, got 'many'"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"sampler": "best"}, "unknown sampler 'best'; there is: ddim, "),
+        ({"sampler": []}, ""),
+        ([], ""),
+    ],
+)
+def test_a_card_that_does_not_say_how_to_draw_is_named(
+    exported, tmp_path, measured, answer
+):
+    copied = tmp_path / "copied"
+    shutil.copytree(exported, copied)
+    card = json.loads((copied / "card.json").read_text()) | {"measured": measured}
+    (copied / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=rf"card\.json, 'measured': {answer}"):
+        drawn_as(str(copied), None, None)
+    assert drawn_as(str(copied), 5, "heun") == (5, "heun")
 
 
 def test_rescaled_weights_are_measured_anew(exported, tmp_path):

@@ -219,17 +219,23 @@ def numbers(name: str, text: str, kind: type, low: float, high: float) -> list:
     return found
 
 
-def check_calls(model: ModelConfig, counts: Sequence[int], t_end: int = 0) -> None:
+def check_calls(
+    model: ModelConfig, counts: Sequence[int], t_end: int = 0, sampler: str = ""
+) -> None:
     """Raise ValueError for numbers of network calls that the model cannot take."""
     schedule = model.make_schedule()
-    for count, sampler in compared(counts):
-        times_by_name(sampler, schedule, count, t_end=t_end)
+    for count, name in compared(counts, sampler):
+        times_by_name(name, schedule, count, t_end=t_end)
 
 
-def compared(counts: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """Yield each number of calls with the samplers that are measured at it."""
+def compared(counts: Sequence[int], sampler: str = "") -> Iterator[tuple[int, str]]:
+    """Yield each number of calls with the samplers that are measured at it.
+
+    With one that is named, or else with DDIM, and up to `FEW` calls with its rival.
+    """
     for count in counts:
-        yield from ((count, name) for name in (COMPARED if count <= FEW else ("ddim",)))
+        several = COMPARED if count <= FEW else COMPARED[:1]
+        yield from ((count, name) for name in ([sampler] if sampler else several))
 
 
 @preset_options
@@ -285,11 +291,15 @@ def main(
 
 
 def by_calls(
-    model: DiffusionModel, referee: Judge, counts: Sequence[int], t_end: int | None
+    model: DiffusionModel,
+    referee: Judge,
+    counts: Sequence[int],
+    t_end: int | None,
+    sampler: str = "",
 ) -> Iterator[dict]:
     """Yield a row for each number of network calls, and each sampler at few calls."""
-    for count, sampler in compared(counts):
-        how = {"sampler": sampler, "calls": count, "t_end": t_end}
+    for count, name in compared(counts, sampler):
+        how = {"sampler": name, "calls": count, "t_end": t_end}
         yield referee.score(quick(model), **how)
 
 
@@ -297,6 +307,9 @@ def measure_calls(
     name: Annotated[str, typer.Argument(help="shipped weights, a folder, or a run")],
     out: Annotated[Path, typer.Option(help="JSON file to write")],
     counts: Annotated[str, typer.Option(help="network calls")] = "10,20,50",
+    sampler: Annotated[
+        str, typer.Option(help="left out: ddim, and dpm-solver++ up to 50 calls")
+    ] = "",
     n: Annotated[
         int, typer.Option(min=16, max=1_000_000, help="samples, and photos")
     ] = 1024,
@@ -305,10 +318,11 @@ def measure_calls(
     """Measure a model of photos at several numbers of network calls."""
     model, trained = open_model(name), trained_as(name)
     calls = numbers("counts", counts, int, 1, model.schedule.T)
-    check_calls(model.config, calls, model.t_end)
+    check_calls(model.config, calls, model.t_end, sampler)
     evaluation.check_features(features, trained.data)
     options = {"out": out, "counts": counts, "n": n, "features": features}
+    options |= {"sampler": sampler} if sampler else {}
     with table_writer(shlex.join(["measure-calls", name]), options) as write:
         real = evaluation.real_images(trained.data, trained, n, trained.seed + 1)
         referee = Judge(evaluation.extractor(features), *real, trained.data)
-        write(by_calls(model, referee, calls, model.t_end), {"model": name})
+        write(by_calls(model, referee, calls, model.t_end, sampler), {"model": name})

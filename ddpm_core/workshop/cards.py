@@ -15,6 +15,13 @@ SHOWN = 64  # samples in a card's picture
 NEVER_SEEN = 128  # samples of each combination that was left out of training
 AMONG = 256  # pairs among which the CLIP's search looks
 FIRST = 5  # answers that count
+SAMPLING = {
+    "ddim": "DDIM",
+    "ancestral": "ancestral sampling",
+    "dpm-solver++": "DPM-Solver++",
+    "heun": "Heun's method",
+}
+"""The samplers, as sentences name them."""
 
 FILES = (
     "card.json", "weights.safetensors", "README.md", "samples.webp", "nearest.webp",
@@ -149,7 +156,7 @@ def _samples(measured: dict) -> str:
         return "Nothing yet: no samples were drawn."
     end = f", the last from t = {measured['t_end']}" if measured.get("t_end") else ""
     text = (
-        f"With {measured['steps']} steps of {measured['sampler'].upper()}{end}, seed "
+        f"With {measured['steps']} steps of {SAMPLING[measured['sampler']]}{end}, seed "
         f"{measured['seed']}, from the stored weights:\n\n"
     )
     if "held-out loss" in measured:

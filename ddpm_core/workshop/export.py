@@ -48,6 +48,7 @@ def export(
     *,
     n: int | None = None,
     steps: int,
+    sampler: str = "ddim",
     t_end: int | None = None,
     scale: float = 1.0,
     features: str = "",
@@ -81,15 +82,14 @@ def export(
         )
     conditional = run.preset.model.conditional
     prompted = {"prompts": [""], "scale": scale} if conditional else {}
-    run.model.check_sampling(steps, t_end=t_end, **prompted)
+    run.model.check_sampling(steps, sampler, t_end=t_end, **prompted)
     # An extra: better missed now than after sampling.
     from ddpm_core.display import plots
 
     if measure:
         n = n or enough_samples(run, features)
-        measuring = Measuring(
-            run.preset, run.split, Asked(n, steps, t_end, scale, features, seed)
-        )
+        asked = Asked(n, steps, sampler, t_end, scale, features, seed)
+        measuring = Measuring(run.preset, run.split, asked)
     options = measuring.options if measure else ["--no-measure"]
     words = ["ddpm", "export", folder.as_posix(), out.as_posix(), *options]
     commands = [*run.files.commands(), shlex.join(words)]
@@ -114,6 +114,7 @@ def remeasure(
     *,
     n: int,
     steps: int,
+    sampler: str = "ddim",
     t_end: int | None = None,
     scale: float = 1.0,
     features: str = "",
@@ -130,9 +131,9 @@ def remeasure(
     _check_card(name, card)
     preset, model = training_of(name), open_model(name, best_device())
     prompted = {"prompts": [""], "scale": scale} if preset.model.conditional else {}
-    model.check_sampling(steps, t_end=t_end, **prompted)
+    model.check_sampling(steps, sampler, t_end=t_end, **prompted)
     losses = (find_weights(name) / "losses.webp").read_bytes()
-    asked = Asked(n, steps, t_end, scale, features, seed)
+    asked = Asked(n, steps, sampler, t_end, scale, features, seed)
     measuring = Measuring(preset, load_split(preset), asked)
     words = ["ddpm", "remeasure", name, out.as_posix(), *measuring.options]
     card |= {"name": out.name, "commands": [*card["commands"], shlex.join(words)]}
@@ -166,10 +167,16 @@ class Asked(NamedTuple):
 
     n: int
     steps: int
+    sampler: str
     t_end: int | None
     scale: float
     features: str
     seed: int
+
+    @property
+    def walk(self) -> dict[str, int | str | None]:
+        """What the sampler is told."""
+        return {"steps": self.steps, "sampler": self.sampler, "t_end": self.t_end}
 
 
 class Measuring:
@@ -190,6 +197,7 @@ class Measuring:
         """The words of a command that measures so."""
         asked = self.asked
         words = ["--n", asked.n, "--steps", asked.steps]
+        words += [] if asked.sampler == "ddim" else ["--sampler", asked.sampler]
         words += [] if asked.t_end is None else ["--t-end", asked.t_end]
         words += ["--scale", asked.scale] if self.preset.model.conditional else []
         words += ["--features", asked.features] if asked.features else []
@@ -206,18 +214,18 @@ class Measuring:
 
         `held_out`: the held-out loss after each epoch of the training, where known.
         """
-        n, steps, t_end, scale, _, seed = self.asked
-        preset, toy_cars = self.preset, self.preset.data == "toy-cars"
-        prompts = sampled_prompts(model, preset.data, n, seed=seed + 1, scale=scale)
-        say(plan(model, n, steps, self.ruler or toy_cars, prompts))
-        samples = draw_samples(model, n, steps=steps, t_end=t_end, seed=seed, **prompts)
+        asked, n, preset = self.asked, self.asked.n, self.preset
+        toy_cars = preset.data == "toy-cars"
+        prompted = {"seed": asked.seed + 1, "scale": asked.scale}
+        prompts = sampled_prompts(model, preset.data, n, **prompted)
+        say(plan(model, n, asked.steps, self.ruler or toy_cars, prompts))
+        samples = draw_samples(model, n, **asked.walk, seed=asked.seed, **prompts)
         say("drawn; now compared with the nearest training images and measured")
         save_grid(folder / "samples.webp", samples[:SHOWN])
         found = {
-            "steps": steps,
-            "sampler": "ddim",
-            "t_end": model.t_end if t_end is None else t_end,
-            "seed": seed,
+            **asked.walk,
+            "t_end": model.t_end if asked.t_end is None else asked.t_end,
+            "seed": asked.seed,
             **audit(self.split, samples, folder / "nearest.webp", held_out),
         }
         if toy_cars and preset.model.size == 32:
@@ -225,7 +233,7 @@ class Measuring:
         elif self.ruler:
             found["scores"] = str(score(self.ruler, samples, *self.photos))
         if toy_cars and preset.model.text:
-            found["prompts"] = measure_prompts(model, preset, samples, steps, scale)
+            found["prompts"] = measure_prompts(model, preset, samples, asked)
         return found
 
 
@@ -328,18 +336,17 @@ def measure_toy_cars(samples: Images, size: int, seed: int) -> dict:
 
 
 def measure_prompts(
-    model: DiffusionModel, trained: Preset, samples: Images, steps: int, scale: float
+    model: DiffusionModel, trained: Preset, samples: Images, asked: Asked
 ) -> dict:
     """How well samples show what their captions say; also what was never seen."""
     n, seed = len(samples), trained.seed + 1
     wanted = prompted_attributes(n, seed=seed)
-    report = {"scale": scale, "obeyed": obedience(samples, wanted)}
+    report = {"scale": asked.scale, "obeyed": obedience(samples, wanted)}
     for combination in trained.absent:
         rows = attributes_showing(combination, NEVER_SEEN, seed=seed)
         prompts = [caption(row, ground=True) for row in rows]
-        drawn = draw_samples(
-            model, NEVER_SEEN, steps=steps, seed=seed, prompts=prompts, scale=scale
-        )
+        how = {"seed": seed, "prompts": prompts, "scale": asked.scale}
+        drawn = draw_samples(model, NEVER_SEEN, **asked.walk, **how)
         report[combination] = obedience(drawn, torch.from_numpy(rows))
     return report
 

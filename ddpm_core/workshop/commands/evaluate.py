@@ -5,9 +5,17 @@ from typing import Annotated
 import typer
 
 from ddpm_core.models import best_device, quick
-from ddpm_core.samplers import SAMPLERS, SPACINGS
+from ddpm_core.samplers import SPACINGS
 from ddpm_core.workshop import evaluation
-from ddpm_core.workshop.commands.common import GUIDANCE, GUIDE, T_END, guided_by
+from ddpm_core.workshop.commands.common import (
+    GUIDANCE,
+    GUIDE,
+    SAMPLER,
+    STEPS,
+    T_END,
+    drawn_as,
+    guided_by,
+)
 from ddpm_core.workshop.opened import open_model, trained_as
 
 
@@ -16,8 +24,8 @@ def evaluate(
     n: Annotated[
         int, typer.Option(min=8, max=1_000_000, help="samples, and real images")
     ] = 1000,
-    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
-    sampler: Annotated[str, typer.Option(help=", ".join(SAMPLERS))] = "ddim",
+    steps: Annotated[int | None, STEPS] = None,
+    sampler: Annotated[str | None, SAMPLER] = None,
     spacing: Annotated[
         str, typer.Option(help=f"of the timesteps: {', '.join(SPACINGS)}")
     ] = "time",
@@ -46,6 +54,7 @@ def evaluate(
     if scale is not None and not led and not model.config.conditional:
         raise ValueError("--scale has no effect: this model takes no prompts")
     scale = GUIDANCE if scale is None else scale
+    steps, sampler = drawn_as(weights, steps, sampler)
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
     measure = evaluation.extractor(features)
     prompts = evaluation.sampled_prompts(

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ddpm_core.samplers import SAMPLERS
 from ddpm_core.workshop.commands.common import GUIDANCE, T_END
 from ddpm_core.workshop.export import export as export_run
 from ddpm_core.workshop.export import remeasure as remeasure_weights
@@ -12,6 +13,7 @@ from ddpm_core.workshop.folder import RunFolder
 from ddpm_core.workshop.presets import Preset, training_of
 
 STEPS = typer.Option(min=1, help="network calls an image")
+SAMPLER = typer.Option(help=", ".join(SAMPLERS))
 SCALE = typer.Option(min=0, max=100, help="guidance of a conditional model")
 FEATURES = typer.Option(help="measure photos on these: imagenet or inception")
 
@@ -26,6 +28,7 @@ def export(
         ),
     ] = None,
     steps: Annotated[int, STEPS] = 50,
+    sampler: Annotated[str, SAMPLER] = "ddim",
     t_end: Annotated[int | None, T_END] = None,
     scale: Annotated[float | None, SCALE] = None,
     features: Annotated[str, FEATURES] = "",
@@ -43,6 +46,7 @@ def export(
         out,
         n=n,
         steps=steps,
+        sampler=sampler,
         t_end=t_end,
         scale=guidance,
         features=features,
@@ -63,6 +67,7 @@ def remeasure(
     out: Annotated[Path, typer.Argument(help="folder to write them to")],
     n: Annotated[int, typer.Option(min=64, max=1_000_000, help="samples")] = 2000,
     steps: Annotated[int, STEPS] = 50,
+    sampler: Annotated[str, SAMPLER] = "ddim",
     t_end: Annotated[int | None, T_END] = None,
     scale: Annotated[float | None, SCALE] = None,
     features: Annotated[str, FEATURES] = "",
@@ -73,6 +78,7 @@ def remeasure(
         raise ValueError("--features has no effect: toy cars have their classifier's")
     check_scale(scale, trained)
     guidance = GUIDANCE if scale is None else scale
-    how = {"n": n, "steps": steps, "t_end": t_end, "scale": guidance}
-    remeasure_weights(weights, out, features=features, **how, say=typer.echo)
+    how = {"n": n, "steps": steps, "sampler": sampler, "t_end": t_end}
+    how |= {"scale": guidance, "features": features}
+    remeasure_weights(weights, out, **how, say=typer.echo)
     typer.echo(f"{out}: weights.safetensors, card.json, README.md")

@@ -17,12 +17,15 @@ from ddpm_core.datasets.images import (
     zoom_for,
 )
 from ddpm_core.models import DiffusionModel, Prompted, best_device
-from ddpm_core.samplers import SAMPLERS, SPACINGS
+from ddpm_core.samplers import SPACINGS
 from ddpm_core.workshop.commands.common import (
     GUIDANCE,
     GUIDE,
+    SAMPLER,
+    STEPS,
     T_END,
     TEXT_MODEL,
+    drawn_as,
     guided_by,
 )
 from ddpm_core.workshop.evaluation import draw_samples, draw_strips
@@ -37,8 +40,8 @@ def sample(
         str, typer.Option(help="shipped weights, a folder, or a run")
     ] = TEXT_MODEL,
     n: Annotated[int, typer.Option(min=1, max=100_000, help="images")] = 16,
-    steps: Annotated[int, typer.Option(min=1, help="network calls an image")] = 50,
-    sampler: Annotated[str, typer.Option(help=", ".join(SAMPLERS))] = "ddim",
+    steps: Annotated[int | None, STEPS] = None,
+    sampler: Annotated[str | None, SAMPLER] = None,
     spacing: Annotated[
         str, typer.Option(help=f"of the timesteps: {', '.join(SPACINGS)}")
     ] = "time",
@@ -93,6 +96,7 @@ def sample(
     model = open_model(weights, best_device(), lora=lora or "", lora_scale=part)
     led = guided_by(guide, model, scale)
     prompted = requested(model, n, prompt, label, scale, negative, led)
+    steps, sampler = drawn_as(weights, steps, sampler)
     how = {"sampler": sampler, "spacing": spacing, "t_end": t_end}
     model.check_sampling(steps, **how, **prompted)
     save = save_strip if strip else save_grid
