@@ -145,7 +145,8 @@ def test_the_book_makes_them_anew_only_when_something_changed(tmp_path, monkeypa
         extension.make_files(None, config)
     assert made == [TOYS, PHOTOS] and config.html_static_path == [str(tmp_path)]
     ingredients = extension.ingredients
-    assert {"cars-64", "cars-64-decoder", "code"} == set(ingredients(PHOTOS))
+    made_of = {"cars-64", "cars-64-decoder", "drawn", "code"}
+    assert made_of == set(ingredients(PHOTOS))
     changed = {PHOTOS: {"cars-64-decoder": "other weights"}}
     monkeypatch.setattr(
         extension, "ingredients", lambda name: ingredients(name) | changed.get(name, {})

@@ -500,15 +500,22 @@ def photo_maker(lasting_reader):
     return maker_of(lasting_reader("light"), PHOTOS)
 
 
-@pytest.mark.parametrize("steps", [20, 2])
-def test_page_draws_the_librarys_photograph_from_the_same_noise(photo_maker, steps):
+@pytest.mark.parametrize(
+    ("sampler", "steps"), [("ancestral", 30), ("ddim", 20), ("ancestral", 2)]
+)
+def test_page_draws_the_librarys_photograph_from_the_same_noise(
+    photo_maker, monkeypatch, sampler, steps
+):
     read, form = photo_maker
+    form.query_selector("[name=sampler]").select_option(sampler)
     said = photo_maker.draw(steps=str(steps), seed="7")
     assert re.fullmatch(rf"Drew a photograph in [\d.]+ s: {steps} steps\.", said)
     assert read.complaints == []
     model = load_model(PHOTOS)
-    (x_T,) = noises(form, 7, 1)
-    assert_states_are(form, model, model.sample(x_T, steps))
+    x_T, *rest = noises(form, 7, steps)
+    left = iter([*rest, torch.zeros_like(x_T)])  # the step to 0 has no noise
+    monkeypatch.setattr(torch, "randn", lambda *size, **options: next(left))
+    assert_states_are(form, model, model.sample(x_T, steps, sampler))
     *_, (t, u) = pairwise(form.evaluate("form => form.states.map(({ t }) => t)"))
     assert (t, u) == (200, 0)
 

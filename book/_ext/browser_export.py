@@ -19,7 +19,7 @@ from ddpm_core.latent import LatentScaler
 from ddpm_core.models import DiffusionModel, load_model
 from ddpm_core.tokens import BEGIN, END, PAD, SPECIAL
 from ddpm_core.types import Condition
-from ddpm_core.workshop.commands.common import GUIDANCE
+from ddpm_core.workshop.commands.common import GUIDANCE, drawn_as
 
 OPSET = 17  # the oldest version of ONNX that knows all that these networks do
 PAIR = ("a red van by day", "")  # with and without a prompt, in one call
@@ -89,7 +89,8 @@ def export_for_browser(name: str | Path, folder: Path) -> None:
         path = folder / f"{graph.name}.onnx"
         _export(graph, path)
         sizes[graph.name] = path.stat().st_size
-    settings = _settings(model) | {"graphs": sizes}
+    steps, sampler = drawn_as(name, None, None)
+    settings = _settings(model) | {"steps": steps, "sampler": sampler, "graphs": sizes}
     (folder / "model.json").write_text(
         json.dumps(settings, indent=1) + "\n", encoding="utf-8"
     )

@@ -15,9 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def ingredients(name: str) -> dict[str, str]:
-    """The hashes of what a model's files are made from: sets of weights, and the code.
+    """What a model's files are made from: weights, how they are drawn, and the code.
 
-    The weights are the model's own, and those of its text encoder or its decoder.
+    The weights are the model's own, and those of its text encoder or its decoder, by
+    their hashes.
     """
 
     def card(name: str) -> dict:
@@ -25,9 +26,11 @@ def ingredients(name: str) -> dict[str, str]:
         return json.loads((folder / "card.json").read_text(encoding="utf-8"))
 
     code = Path(__file__).with_name("browser_export.py").read_bytes()
-    parts = [card(name)["config"][part] for part in ("text", "latent")]
+    own = card(name)
+    parts = [own["config"][part] for part in ("text", "latent")]
     weights = {part: card(part)["sha256"] for part in (name, *filter(None, parts))}
-    return {**weights, "code": hashlib.sha256(code).hexdigest()}
+    drawn = "{steps} steps of {sampler}".format_map(own["measured"])
+    return {**weights, "drawn": drawn, "code": hashlib.sha256(code).hexdigest()}
 
 
 def make_files(app, config) -> None:

@@ -2,7 +2,7 @@
 // painted over, or a photograph. car-model.js runs the model.
 
 const NUMBERS = `
-  <label>steps <input name="steps" type="number" min="1" max="100" value="20"></label>
+  <label>steps <input name="steps" type="number" min="1" max="100"></label>
   <label>seed <input name="seed" type="number" min="0" max="999999" value="1"></label>`;
 
 const DRAW = `
@@ -24,6 +24,8 @@ const FROM_WORDS = `
 
 const FROM_NOISE = `
   <legend>A photograph out of noise</legend>
+  <label>sampler <select name="sampler">
+    <option value="ancestral">ancestral</option><option value="ddim">DDIM</option></select></label>
   ${NUMBERS}${DRAW}`;
 
 const STAGE = `
@@ -71,7 +73,7 @@ function openWords(form, { choices, guidance }) {
 // Puts the form of a model into its place. form.states are those of the last drawing, each with
 // the picture that x0 stands for; a finished drawing is told by the event "drawn".
 function openMaker(place, name, settings) {
-  const { alpha_bar: alphaBar, t_end, prompts, shape, picture } = settings;
+  const { alpha_bar: alphaBar, t_end, prompts, shape, picture, steps, sampler } = settings;
   const compact = "compact" in place.dataset;
   const form = document.createElement("form");
   form.className = "laboratory maker";
@@ -85,6 +87,8 @@ function openMaker(place, name, settings) {
     const share = width / (shape[2] + picture[2]); // a pixel is equally large in both
     canvas.parentElement.style.flexBasis = `${32 * share}rem`;
   }
+  field.steps.value = steps; // as the weights' card was measured
+  if (field.sampler) field.sampler.value = sampler;
   field.steps.min = t_end ? 2 : 1; // one of them goes from t_end to 0
   let model, told, stopping;
   form.states = [];
@@ -169,7 +173,10 @@ function openMaker(place, name, settings) {
     form.dispatchEvent(new CustomEvent("drawn", { detail: { prompt, told } }));
   }
 
-  const drawAnew = () => draw(field.prompt?.value, ["Drawing", "Drew"], () => ddim(alphaBar));
+  const drawAnew = () => {
+    const step = SAMPLERS[field.sampler?.value ?? sampler];
+    return draw(field.prompt?.value, ["Drawing", "Drew"], (_, noise) => step(alphaBar, noise));
+  };
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -1,4 +1,4 @@
-// A model run in the page: its words, DDIM with guidance, the inpainting of chapter 12, and its
+// A model run in the page: its words, two samplers, guidance, the inpainting of chapter 12, and its
 // files, which book/_ext/browser_export.py wrote. Tests compare every step with the library's.
 
 const BESIDE = new URL(".", document.currentScript.src);
@@ -41,7 +41,7 @@ function tokenize(prompt, { words, length, tokens }) {
   return [...row, ...Array(length - row.length).fill(tokens.pad)];
 }
 
-// The sampler --------------------------------------------------------------------------------
+// The samplers -------------------------------------------------------------------------------
 
 // Evenly spaced from T to t_end, and from there to 0; Python rounds a half to the even number.
 function spacedTimes(T, steps, t_end) {
@@ -66,6 +66,19 @@ const ddim = (alphaBar) => (x, x0, t, u) => {
   const eps = x.map((v, i) => (v - a_t * x0[i]) / s_t);
   return x0.map((v, i) => a_u * v + s_u * eps[i]);
 };
+
+// The step of DDPM: it draws x_u from q(x_u | x_t, x_0 = x0).
+const ancestral = (alphaBar, noise) => (x, x0, t, u) => {
+  if (!u) return x0;
+  const [ab_t, ab_u] = [alphaBar[t], alphaBar[u]];
+  const renewed = (1 - ab_t / ab_u) / (1 - ab_t);
+  const toClean = Math.sqrt(ab_u) * renewed;
+  const toNoisy = (Math.sqrt(ab_t / ab_u) * (1 - ab_u)) / (1 - ab_t);
+  const [std, eps] = [Math.sqrt(renewed * (1 - ab_u)), noise()];
+  return x0.map((v, i) => toClean * v + toNoisy * x[i] + std * eps[i]);
+};
+
+const SAMPLERS = { ddim, ancestral };
 
 // The condition of a prompt and of the empty one.
 function encode({ text, settings }, prompt) {
