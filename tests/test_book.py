@@ -370,6 +370,16 @@ def test_sections_have_prose_and_code_without_formulas_and_outputs():
     ]
 
 
+def test_words_of_code_that_stand_everywhere_are_left_out():
+    def section(code: str) -> section_search.Section:
+        return section_search.Section("a.html", "Page", "Title", "Torch.", code)
+
+    found = [section("scale torch"), section("torch"), *[section("")] * 7]
+    kept = section_search.telling(found)
+    assert [part.code for part in kept] == ["scale", ""] + [""] * 7
+    assert all(part.prose == "Torch." for part in kept)
+
+
 # Heads of chapters, times and metadata ----------------------------------------------
 
 

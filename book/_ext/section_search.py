@@ -10,6 +10,7 @@ import builtins
 import json
 import keyword
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ NO_TEXT = (
 PROSE = (nodes.paragraph, nodes.term, nodes.entry)
 CODE = (nodes.literal_block, addnodes.desc_signature)
 PYTHON = {word.lower() for word in (*keyword.kwlist, *dir(builtins))}
+COMMON = 8  # a word of code in more than the 8th part of the sections tells none apart
 Part = type[nodes.Element] | tuple[type[nodes.Element], ...]
 
 
@@ -105,6 +107,20 @@ def terms(section: nodes.section, uri: str, page: str) -> Iterator[Section]:
         yield Section(f"{uri}#{named[0]['ids'][0]}", page, title, text, "")
 
 
+def telling(found: list[Section]) -> list[Section]:
+    """Leave out words of code that stand in more than every eighth section.
+
+    As torch and plots do: who looks for one would find too much to read.
+    """
+    counted = Counter(word for section in found for word in section.code.split())
+
+    def kept(code: str) -> str:
+        words = code.split()
+        return " ".join(w for w in words if counted[w] <= len(found) / COMMON)
+
+    return [section._replace(code=kept(section.code)) for section in found]
+
+
 def write(app, exception) -> None:
     """Write the sections of all pages of the book."""
     if exception or app.builder.name != "html":
@@ -114,7 +130,7 @@ def write(app, exception) -> None:
         uri = app.builder.get_target_uri(document)
         page = app.env.titles[document].astext()
         found += sections(app.env.get_doctree(document), uri, page)
-    text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(telling(found), ensure_ascii=False, separators=(",", ":"))
     path = Path(app.outdir, "_static", "sections.js")
     path.write_text(f"const SECTIONS = {text};\n", encoding="utf-8")
 
