@@ -21,6 +21,7 @@ jaxtyping.install_import_hook(TYPED, "typecheck.checker")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from typecheck import unchecked  # noqa: E402
 
 pytest_plugins = ["reader"]
 
@@ -68,9 +69,8 @@ def generator() -> torch.Generator:
 @pytest.fixture
 def no_type_checks():
     """No shapes and types are checked at run time, as on a reader's machine."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    with unchecked():
+        yield
 
 
 @pytest.fixture(scope="session")

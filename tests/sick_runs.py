@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from typecheck import unchecked
 
 from ddpm_core import diffusion, training
 from ddpm_core.datasets import draw_toy_cars, write_packed
@@ -58,7 +59,8 @@ class Ward:
         return self.train("base", self.preset)
 
     def train(self, name: str, preset: Preset) -> Path:
-        with Run.begin(self.folder / "runs" / name, preset) as run:
+        where = self.folder / "runs" / name
+        with unchecked(), Run.begin(where, preset) as run:  # a quarter less time
             try:
                 for _ in run.rows():
                     pass
