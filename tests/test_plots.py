@@ -138,3 +138,13 @@ def test_a_spread_has_its_means_and_reaches_from_least_to_most():
     assert line.get_xydata().tolist() == [[10, 7], [30, 5]]
     assert [s[:, 1].tolist() for s in bars.get_segments()] == [[7, 7], [2, 9]]
     assert ax.get_legend_handles_labels()[1] == ["runs"]
+
+
+def test_a_rare_colour_survives_among_those_of_photos():
+    rng = np.random.default_rng(0)
+    photo = rng.integers(60, 190, (200, 200, 3), dtype=np.uint8)
+    photo[90:98, 90:98] = 240, 130, 20  # orange
+    encoded = plots.encode_png(Image.fromarray(photo))
+    assert Image.open(io.BytesIO(encoded)).mode == "P"
+    shown = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
+    assert np.abs(shown - photo).max(-1)[90:98, 90:98].max() < 30
