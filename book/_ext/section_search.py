@@ -25,7 +25,7 @@ NO_TEXT = (
 PROSE = (nodes.paragraph, nodes.term, nodes.entry)
 CODE = (nodes.literal_block, addnodes.desc_signature)
 PYTHON = {word.lower() for word in (*keyword.kwlist, *dir(builtins))}
-COMMON = 8  # a word of code in more than the 8th part of the sections tells none apart
+COMMON = 8  # a word of code in more than one of 8 sections is left out
 Part = type[nodes.Element] | tuple[type[nodes.Element], ...]
 
 
@@ -108,9 +108,9 @@ def terms(section: nodes.section, uri: str, page: str) -> Iterator[Section]:
 
 
 def telling(found: list[Section]) -> list[Section]:
-    """Leave out words of code that stand in more than every eighth section.
+    """Leave out words of code that more than one section in eight contains.
 
-    As torch and plots do: who looks for one would find too much to read.
+    A search for such a word, as torch or plots, would find too much to be of use.
     """
     counted = Counter(word for section in found for word in section.code.split())
 

@@ -27,7 +27,7 @@ DPI = 200
 """Pixels an inch as stored; a page shows half as many, so that figures stay sharp."""
 
 PHOTO = 15_000
-"""Colours of a picture: one with more of them shows photos. Toy cars have fewer."""
+"""A picture with more colours than this shows photos; toy cars have fewer."""
 
 STYLE = {
     "axes.axisbelow": True,
@@ -235,8 +235,8 @@ def to_png(fig: Figure, *, colours: int = 256) -> bytes:
 def encode_png(image: Image.Image, *, colours: int = 256) -> bytes:
     """Encode a picture as a PNG with a palette of at most `colours` colours.
 
-    That of photos takes longer to choose: the common way leaves out rare colours, the
-    orange of the one orange car.
+    The palette of photos takes longer: the usual method, median cut, loses rare
+    colours.
     """
     buffer, image = io.BytesIO(), image.convert("RGB")
     way = {"method": Image.Quantize.MEDIANCUT}

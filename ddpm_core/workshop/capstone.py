@@ -231,7 +231,8 @@ def check_calls(
 def compared(counts: Sequence[int], sampler: str = "") -> Iterator[tuple[int, str]]:
     """Yield each number of calls with the samplers that are measured at it.
 
-    With one that is named, or else with DDIM, and up to `FEW` calls with its rival.
+    These are `sampler`, if it is given; otherwise DDIM, and up to `FEW` calls
+    DPM-Solver++ too.
     """
     for count in counts:
         several = COMPARED if count <= FEW else COMPARED[:1]

@@ -175,7 +175,7 @@ class Asked(NamedTuple):
 
     @property
     def walk(self) -> dict[str, int | str | None]:
-        """What the sampler is told."""
+        """The options of the sampler."""
         return {"steps": self.steps, "sampler": self.sampler, "t_end": self.t_end}
 
 

@@ -16,7 +16,7 @@ T_END = typer.Option(
     min=0,
     help="timestep from which the last step goes to 0; left out: the model's own",
 )
-CALLS = 50  # of the network an image, where neither a command nor a card says it
+CALLS = 50  # of the network an image, if neither the command nor the card says it
 STEPS = typer.Option(
     min=1,
     help=f"network calls an image; left out: as the card was measured, or {CALLS}",
@@ -47,8 +47,9 @@ def guided_by(
 def drawn_as(weights: str, steps: int | None, sampler: str | None) -> tuple[int, str]:
     """The network calls and the sampler: as given, or as the card was measured.
 
-    Runs have no card, and some weights were never measured: 50 calls of DDIM. Raises
-    ValueError for a card that names neither calls nor a sampler that there is.
+    A run has no card, and some weights were never measured: they get 50 calls of DDIM.
+    Raises ValueError for a card with an unknown sampler, or with calls that are no
+    count.
     """
     measured = {} if is_run(weights) else read_card(weights).get("measured", {})
     try:
