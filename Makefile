@@ -36,8 +36,7 @@ strict: $(READY) # the book, where a warning is an error
 	$(BIN)/jupyter-book build -q -W --keep-going .
 
 plain: $(READY) # some chapters as on a CPU without vector instructions
-	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 \
-		$(BIN)/pytest $(QUICK)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) $(QUICK)
 
 check: lint ## two minutes for one change: style and library, no chapters or pages
 	$(PYTEST) -m 'not slow' tests

@@ -46,7 +46,7 @@ def train(
         (x0[torch.randint(len(x0), (BATCH,), generator=g)],) for _ in range(steps)
     )
     lr = training.warmup_cosine(RATE, warmup=20, total=steps)
-    adam = torch.optim.Adam(net.parameters(), lr=RATE)
+    adam = torch.optim.Adam(net.parameters(), RATE, fused=True)
     for _ in training.train(net, partial(loss, generator=g), batches, adam, lr=lr):
         pass
     net.eval().requires_grad_(False)

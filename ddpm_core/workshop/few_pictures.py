@@ -96,9 +96,8 @@ def fine_tune(
 
     sets = (own, old) if way.prior else (own,)
     batches = (tuple(map(drawn, sets)) for _ in range(steps))
-    adam = torch.optim.AdamW(
-        [p for p in net.parameters() if p.requires_grad], way.lr, weight_decay=0.0
-    )
+    free = [p for p in net.parameters() if p.requires_grad]
+    adam = torch.optim.AdamW(free, way.lr, weight_decay=0.0, fused=True)
     lr = training.warmup_cosine(way.lr, warmup=steps // 20, total=steps)
     for _ in training.train(net, loss, batches, adam, lr=lr):
         pass

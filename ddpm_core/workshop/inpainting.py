@@ -109,7 +109,8 @@ def train(model: DiffusionModel, x0: Images, *, steps: int, seed: int) -> UNet:
             beside(net, condition), model.schedule, model.target, images, generator=g
         )
 
-    ema, adam = training.EMA(net, EMA), torch.optim.Adam(net.parameters(), lr=RATE)
+    ema = training.EMA(net, EMA)
+    adam = torch.optim.Adam(net.parameters(), RATE, fused=True)
     lr = training.warmup_cosine(RATE, warmup=20, total=steps)
     for _ in training.train(net, loss, batches(), adam, lr=lr, ema=ema):
         pass

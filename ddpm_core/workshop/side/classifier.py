@@ -108,7 +108,7 @@ def train_classifier(
 
     Shows a progress bar in a terminal. Returns the network, ready to predict.
     """
-    optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     net.train()
     for images, attributes in tqdm(batches, total=steps, unit="step", disable=None):

@@ -150,7 +150,7 @@ def main(
             net,
             clip_loss,
             ((to_float(images[rows.numpy()]), tokens[rows]) for rows in order),
-            torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01),
+            torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01, fused=True),
             lr=warmup_cosine(lr, warmup=steps // 20, total=steps, end=0.01),
         )
         bar = tqdm(training, total=steps, unit="step")
