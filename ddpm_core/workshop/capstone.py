@@ -107,7 +107,7 @@ def train(run: Run, referee: Judge, marks: Sequence[float], calls: int) -> list[
     model = quick(run.model)
     left = [mark for mark in sorted(marks) if mark * run.steps > run.step]
     for row in run.rows():
-        if left and row["step"] >= left[0] * run.steps:
+        if run.main and left and row["step"] >= left[0] * run.steps:
             left = [mark for mark in left if mark * run.steps > row["step"]]
             place = {key: row[key] for key in ("step", "epoch", "seconds")}
             known.append(place | referee.score(model, sampler="ddim", calls=calls))
@@ -280,6 +280,8 @@ def main(
     referee = judge(training, features, n)
     t_end = training.model.t_end if t_end is None else t_end
     found = {"marks": train(training, referee, shares, mark_calls)}
+    if not training.main:
+        return
     found |= describe(training, command)
     found["loss by time"] = loss_by_time(training)
     found["loss by epoch"] = loss_by_epoch(training)

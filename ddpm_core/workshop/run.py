@@ -388,12 +388,13 @@ class Run:
     def hardware(self) -> str:
         """Name what the run was begun on."""
         known, device = self.files.read("data.json"), self.accelerator.device
+        processes = self.accelerator.num_processes
         if known:
             return known.get("hardware", "unknown")
         if device.type == "cuda":
             name = torch.cuda.get_device_name(device)
-            return f"{self.accelerator.num_processes} x {name}"
-        threads, cores = torch.get_num_threads(), os.cpu_count()
+            return f"{processes} x {name}"
+        threads, cores = processes * torch.get_num_threads(), os.cpu_count()
         return f"{device.type}, {threads} threads, {cores} cores ({platform.machine()})"
 
     def _save(self) -> None:
