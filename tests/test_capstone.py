@@ -8,6 +8,7 @@ from PIL import Image
 from ddpm_core.workshop import capstone
 from ddpm_core.workshop.folder import read_log
 from ddpm_core.workshop.presets import PRESETS
+from ddpm_core.workshop.run import Run
 
 SMALL = {
     "features": "classifier", "n": 32, "marks": "0.5,1", "mark_calls": 2, "table": "3",
@@ -67,6 +68,17 @@ def test_a_run_is_measured_on_its_way_and_written_down(tmp_path, monkeypatch):
         capstone.measure_calls(str(folder), table, "0", n=32)
     with pytest.raises(ValueError, match="--counts takes each number once, got '3,3'"):
         capstone.measure_calls(str(folder), table, "3,3", n=32)
+
+
+def test_of_several_processes_one_judges(tmp_path):
+    chosen = PRESETS["toy-cars-32"].replace(
+        drawn=32, held_out=16, epochs=1, batch=16, channels=(16, 32), strips=()
+    )
+    with Run.begin(tmp_path / "run", chosen) as run:
+        run.main = False
+        blind = capstone.Judge(None, None, None, "")  # fails where it must judge
+        assert capstone.train(run, blind, (0.5, 1), calls=2) == []
+        assert run.step == run.steps and not (run.folder / "marks.jsonl").exists()
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"step": "3"}', "[" * 10_000])
