@@ -156,6 +156,8 @@ def test_two_processes_train_as_one(packed, tmp_path):
     finished(alone)
     finished(pair)
     assert_same_losses(one, two)
+    hardware = json.loads((two / "data.json").read_text())["hardware"]
+    assert hardware.startswith("cpu, 2 threads")
 
 
 def test_a_lost_process_ends_the_run_which_goes_on_with_another_number(

@@ -100,7 +100,8 @@ def judge(run: Run, features: str, n: int) -> Judge:
 def train(run: Run, referee: Judge, marks: Sequence[float], calls: int) -> list[dict]:
     """Train to the end; measure at the `marks`, fractions of the run in 0..1.
 
-    Returns a row for each mark, also for those before the run was resumed.
+    Returns a row for each mark, also for those before the run was resumed. Of several
+    processes only the first measures.
     """
     path = run.folder / "marks.jsonl"
     known = [row for row in read_rows(path) if row["step"] <= run.step]
