@@ -18,15 +18,17 @@ OPTIONS = COMMON | {
 OF_COLOURS = COMMON | {"runOnly": ["color-contrast", "link-in-text-block"]}
 
 JUDGE = """async ([context, options, judged]) => {
-  const SEEN = ["color", "backgroundColor", "backgroundImage", "fontSize", "fontWeight",
-    "opacity", "filter", "mixBlendMode", "textShadow", "position"];
+  const TYPE = ["color", "fontSize", "fontWeight", "textShadow"];
+  const GROUND = { backgroundColor: "rgba(0, 0, 0, 0)", backgroundImage: "none",
+    opacity: "1", filter: "none", mixBlendMode: "normal", position: "static" };
   const hash = text => {
     let h = 2166136261n;
     for (const c of new TextEncoder().encode(text))
       h = BigInt.asUintN(64, (h ^ BigInt(c)) * 1099511628211n);
     return h.toString(36);
   };
-  const names = {}, looks = new Map(), alike = {}, links = {};
+  const names = {}, grounds = new Map(), looks = new Map(), alike = {}, links = {};
+  const name = (...parts) => names[parts.join()] ??= hash(parts.join());
   const own = e => [...e.childNodes].filter(n => n.nodeType === Node.TEXT_NODE)
     .map(text => text.data.trim()).join("").length;
   const seen = e =>
@@ -36,14 +38,19 @@ JUDGE = """async ([context, options, judged]) => {
     delete e.dataset.judged;
     delete e.dataset.judgedLink;
     const style = getComputedStyle(e);
-    const key = [looks.get(e.parentElement), ...SEEN.map(name => style[name])].join();
-    const look = names[key] ??= hash(key);
+    const changes = Object.entries(GROUND).some(([key, plain]) => style[key] !== plain);
+    const around = grounds.get(e.parentElement);
+    const ground = changes
+      ? name(around, ...Object.keys(GROUND).map(key => style[key])) : around;
+    grounds.set(e, ground);
+    const look = name(ground, ...TYPE.map(key => style[key]));
     looks.set(e, look);
     const length = own(e);
     if (length > 1 && seen(e)) (alike[look] ??= []).push({ e, length });
     if (e.matches("a[href]") && seen(e)) {
-      const lines = [look, style.textDecorationLine, style.borderBottomStyle].join();
-      (links[lines] ??= []).push({ e, length: own(e.parentElement) });
+      const lines = [style.textDecorationLine, style.borderBottomStyle];
+      const link = name(looks.get(e.parentElement), look, ...lines);
+      (links[link] ??= []).push({ e, length: own(e.parentElement) });
     }
   }
   const choose = (groups, mark) => {
@@ -77,11 +84,11 @@ def findings(
     Judged is all that can be seen inside `context`, as it stands: nothing is taken out.
     Every rule judges every element that it applies to, except two that cost most of
     the time: contrast, and links that a text hides. A page has some thousand texts but
-    few looks: colours, size and weight of the type, and grounds, as computed for an
-    element and for all around it. Of each look axe-core judges the eight longest texts,
-    since of a short one, or one that is partly covered, it may not be able to tell; and
-    of each look of links the eight with the most text around them. Pages share one
-    `judged`: the looks that axe-core has decided on.
+    few looks: colour, size and weight of the type, and the grounds that its element and
+    all around it put behind the text. Of each look axe-core judges the eight longest
+    texts, since of a short one, or one that is partly covered, it may not be able to
+    tell; and of each look of links, together with the text around them, the eight with
+    the most of it. Pages share one `judged`: the looks that axe-core has decided on.
 
     Not judged are what is hidden (a closed menu, the search's dialog, what MathJax says
     to those who cannot see), and contrast where axe-core itself cannot tell: in

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from ddpm_core.datasets import draw_toy_cars, write_packed
 from ddpm_core.types import Condition
 from ddpm_core.workshop.bill import PHOTOS, bill, has_data, on_noise
 from ddpm_core.workshop.commands import train as command
-from ddpm_core.workshop.estimate import forward_flop
+from ddpm_core.workshop.estimate import estimate, forward_flop
 from ddpm_core.workshop.presets import PLAIN, preset
 from ddpm_core.workshop.run import Run
 
@@ -71,8 +72,14 @@ def at_rate(monkeypatch, rate: float) -> None:
     monkeypatch.setattr(command, "matrix_rate", lambda *args, **options: rate)
 
 
+def briefly(monkeypatch) -> None:
+    """Let an estimate be content with half a second of steps."""
+    monkeypatch.setattr(command, "estimate", partial(estimate, enough=0.5))
+
+
 def test_an_estimate_needs_no_photos(tmp_path, monkeypatch):
     at_rate(monkeypatch, 1e15)
+    briefly(monkeypatch)
     gone = ["--data", tmp_path / "none", "--size", 16, "--held-out", 0]
     said = succeeded("train", "cars64-article", *gone, *SMALL, "--estimate")
     counted, least, noise, timed = said.strip().splitlines()
@@ -81,6 +88,15 @@ def test_an_estimate_needs_no_photos(tmp_path, monkeypatch):
     assert least.startswith("at least") and "at 1e+03 TFLOP/s" in least
     assert noise == "timed on noise, 4 of 4 images a step:"
     assert re.search(r"images/s, .* GiB, .* all 4,85[\d,]+ images: ", timed)
+
+
+def test_an_estimate_leaves_nothing_behind(tmp_path, monkeypatch):
+    briefly(monkeypatch)
+    small = ["--drawn", 64, "--held-out", 4, "--batch", 4, "--strips", ""]
+    out = tmp_path / "run"
+    said = succeeded("train", "toy-cars-32", *small, "--out", out, "--estimate")
+    assert re.search(r"images/s, .* GiB, .* all 1,152 images: \d+ (s|min)", said)
+    assert not out.exists()
 
 
 def test_on_a_slow_device_a_small_step_is_timed(tmp_path, monkeypatch):

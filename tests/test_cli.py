@@ -88,14 +88,6 @@ def test_train_sample_and_prepare_make_what_they_say(tmp_path):
     assert "Traceback" not in refused.stderr
 
 
-def test_an_estimate_leaves_nothing_behind(tmp_path):
-    small = ["--drawn", 64, "--held-out", 4, "--batch", 4, "--strips", ""]
-    out = tmp_path / "run"
-    said = succeeded("train", "toy-cars-32", *small, "--out", out, "--estimate")
-    assert re.search(r"images/s, .* GiB, .* all 1,152 images: \d+ (s|min)", said)
-    assert not out.exists()
-
-
 def test_shipped_weights_draw_cars(tmp_path):
     out = tmp_path / "cars.png"
     said = succeeded(
