@@ -9,8 +9,10 @@ CHAPTERS ?= $(wildcard chapters/*.ipynb)
 # CPU=1: PyTorch without CUDA, 5 GB less, where there is no GPU from NVIDIA.
 CPU ?=
 PHOTOS ?= hub:tanganke/stanford_cars
-# A process for each core, with one thread; tests/conftest.py says what begins first.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
+# A process for each core, with one thread, which keeps the memory that a step frees for
+# the next one; tests/conftest.py says what begins first.
+KEPT := MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
+PYTEST := OMP_NUM_THREADS=1 $(KEPT) $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 # Chapters that are quick enough to be run twice.
 QUICK := $(wildcard chapters/05*.ipynb chapters/bug_clinic.ipynb)
 NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
