@@ -113,7 +113,7 @@ def wrong_loss(change: Callable) -> object:
 
 def missing_root(ward: Ward) -> Path:
     with wrong_noise(lambda ab, alpha: (ab.sqrt(), 1 - ab)):
-        return ward.from_base("missing root", epochs=5)
+        return ward.from_base("missing root", epochs=3)
 
 
 def swapped_alpha(ward: Ward) -> Path:
@@ -133,7 +133,7 @@ def images_from_0_to_1(ward: Ward) -> Path:
 
 def another_target(ward: Ward) -> Path:
     with wrong_loss(lambda target, x0, eps: (EPS, x0, eps)):
-        return ward.from_base("target eps", epochs=5)
+        return ward.from_base("target eps", epochs=3)
 
 
 def only_early_times(ward: Ward) -> Path:

@@ -32,10 +32,10 @@ def test_a_training_changes_its_own_network_alone(way):
 
 def test_old_pictures_hold_the_old_in_place(tmp_path, monkeypatch):
     monkeypatch.setattr(few_pictures, "SIZES", (5,))
-    monkeypatch.setattr(few_pictures, "CALLS", 10)
+    monkeypatch.setattr(few_pictures, "CALLS", 6)
     monkeypatch.setattr(few_pictures, "TIMES", 64)
     out = tmp_path / "few.json"
-    few_pictures.main(out, steps=20, seeds=1, n=64)
+    few_pictures.main(out, steps=20, seeds=1, n=32)
     table = json.loads(out.read_text(encoding="utf-8"))
     assert table["command"].startswith("ddpm measure-few-pictures --out")
     found = {row["way"]: row for row in table["rows"]}
