@@ -95,7 +95,8 @@ def findings(
     formulas, whose glyphs are no text, in text inside drawings and on pictures, in a
     text of one character.
     """
-    page.evaluate(AXE_SCRIPT)
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
     judged = set() if judged is None else judged
     found, decided = page.evaluate(JUDGE, [context, options, list(judged)])
     judged.update(decided)

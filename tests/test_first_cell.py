@@ -123,6 +123,8 @@ def repository(committed, tmp_path) -> str:
     author = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
     for command in (
         ["init", "-q"],
+        ["config", "core.compression", "0"],  # it is read once
+        ["config", "pack.window", "0"],
         ["add", "--all"],
         [*author, "commit", "-qm", "The book"],
     ):
