@@ -34,7 +34,7 @@ GROUND: dict[str, Colour] = {
 
 GLASS, TYRE, RIM, DARK = (52, 70, 92), (28, 28, 32), (186, 190, 198), (24, 25, 30)
 SEAT, SKIN, LAMP, TAIL = (150, 104, 70), (226, 178, 146), (255, 240, 190), (190, 24, 30)
-NIGHT = np.array([0.66, 0.67, 0.80])  # what is left of red, green and blue at night
+NIGHT = (0.66, 0.67, 0.80)  # what is left of red, green and blue at night
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,13 @@ class Canvas:
 
     def lit(self, colour, alpha: float = 1.0) -> tuple[int, ...]:
         """The colour at this time of day, as bytes."""
-        shade = np.asarray(colour, float) * (NIGHT if self.night else 1.0)
-        return (*shade.clip(0, 255).astype(int).tolist(), round(255 * alpha))
+        if isinstance(colour, np.ndarray):
+            colour = colour.tolist()  # numpy is slow with single numbers
+        r, g, b = colour
+        if self.night:
+            r, g, b = r * NIGHT[0], g * NIGHT[1], b * NIGHT[2]
+        r, g, b = (int(min(max(value, 0), 255)) for value in (r, g, b))
+        return r, g, b, round(255 * alpha)
 
     def polygon(self, points: np.ndarray, colour, alpha: float = 1.0) -> None:
         """Fill a polygon of (x, y) points."""
@@ -157,8 +162,10 @@ def gradient(side: int, stops, colours) -> Image.Image:
 def rounded(points: np.ndarray, times: int = 2) -> np.ndarray:
     """Cut the corners of a closed polygon (Chaikin's curve)."""
     for _ in range(times):
-        after = np.roll(points, -1, axis=0)
-        cut = np.stack([0.8 * points + 0.2 * after, 0.2 * points + 0.8 * after], 1)
+        after = np.concatenate([points[1:], points[:1]])
+        cut = np.empty((len(points), 2, 2))
+        cut[:, 0] = 0.8 * points + 0.2 * after
+        cut[:, 1] = 0.2 * points + 0.8 * after
         points = cut.reshape(-1, 2)
     return points
 
@@ -181,8 +188,10 @@ def draw_car(
     def place(points) -> np.ndarray:
         """From the car's coordinates to the picture's."""
         u, v = np.asarray(points, float).T
-        x, y = nose - (1 - u) * length, floor - (clearance + v * tall) * length
-        return np.stack([x, y], 1)
+        placed = np.empty((len(u), 2))
+        placed[:, 0] = nose - (1 - u) * length
+        placed[:, 1] = floor - (clearance + v * tall) * length
+        return placed
 
     paint = painted(colour, rng)
     draw_shadow(canvas, nose - length / 2, floor, length)

@@ -228,20 +228,25 @@ def show(fig: Figure, alt: str = "") -> None:
 def to_png(fig: Figure, *, colours: int = 256) -> bytes:
     """Render a figure as an opaque PNG of at most `colours` colours, for any page."""
     buffer = io.BytesIO()
-    fig.savefig(buffer, dpi=DPI, format="png")
+    raw = {"compress_level": 0}  # what encodes it again packs it
+    fig.savefig(buffer, dpi=DPI, format="png", pil_kwargs=raw)
     return encode_png(Image.open(buffer).convert("RGB"), colours=colours)
 
 
 def encode_png(image: Image.Image, *, colours: int = 256) -> bytes:
     """Encode a picture as a PNG with a palette of at most `colours` colours.
 
-    The palette of photos takes longer: the usual method, median cut, loses rare
-    colours.
+    That of photos is sought in every fourth line and column, and not by the usual
+    method, median cut, which loses rare colours.
     """
     buffer, image = io.BytesIO(), image.convert("RGB")
-    way = {"method": Image.Quantize.MEDIANCUT}
     if image.getcolors(PHOTO) is None:  # more than that
-        way = {"method": Image.Quantize.MAXCOVERAGE, "kmeans": 1}
-    palette = image.quantize(colours, dither=Image.Dither.NONE, **way)
-    palette.save(buffer, "PNG", optimize=True)
+        size = tuple((side + 3) // 4 for side in image.size)
+        palette = image.resize(size, Image.Resampling.NEAREST).quantize(
+            colours, method=Image.Quantize.MAXCOVERAGE, kmeans=1
+        )
+        few = image.quantize(palette=palette, dither=Image.Dither.NONE)
+    else:
+        few = image.quantize(colours, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
