@@ -48,8 +48,10 @@ JUDGE = """async ([context, options, judged]) => {
     const length = own(e);
     if (length > 1 && seen(e)) (alike[look] ??= []).push({ e, length });
     if (e.matches("a[href]") && seen(e)) {
+      let block = e.parentElement;
+      while (getComputedStyle(block).display === "inline") block = block.parentElement;
       const lines = [style.textDecorationLine, style.borderBottomStyle];
-      const link = name(looks.get(e.parentElement), look, ...lines);
+      const link = name(looks.get(block), look, ...lines);
       (links[link] ??= []).push({ e, length: own(e.parentElement) });
     }
   }
@@ -87,8 +89,9 @@ def findings(
     few looks: colour, size and weight of the type, and the grounds that its element and
     all around it put behind the text. Of each look axe-core judges the eight longest
     texts, since of a short one, or one that is partly covered, it may not be able to
-    tell; and of each look of links, together with the text around them, the eight with
-    the most of it. Pages share one `judged`: the looks that axe-core has decided on.
+    tell; and of each look of links, together with that of the block around them, the
+    eight with the most text beside them. Pages share one `judged`: the looks that
+    axe-core has decided on.
 
     Not judged are what is hidden (a closed menu, the search's dialog, what MathJax says
     to those who cannot see), and contrast where axe-core itself cannot tell: in

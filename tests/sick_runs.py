@@ -233,7 +233,7 @@ SICK = {
 
 
 def fine_tuned(ward: Ward) -> Path:
-    """All weights of a shipped model, trained for 16 steps more, with mirror images."""
+    """All weights of a shipped model, trained for 26 steps more, with mirror images."""
     return shipped_and_more(ward, "fine-tuned", flip=True, lr=1e-4)
 
 
@@ -242,7 +242,7 @@ def with_lora(ward: Ward) -> Path:
 
 
 def shipped_and_more(ward: Ward, name: str, **changes) -> Path:
-    more = {"drawn": 320, "held_out": 64, "seed": 5, "epochs": 1, "strips": ()}
+    more = {"drawn": 480, "held_out": 64, "seed": 5, "epochs": 1, "strips": ()}
     more |= {"log_every": 3, "checkpoint_every": 30, "start_from": "toy-cars-32"}
     return ward.train(name, preset("toy-cars-32").replace(**more | changes))
 

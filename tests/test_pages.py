@@ -501,7 +501,7 @@ def photo_maker(lasting_reader):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "steps"), [("ancestral", 10), ("ddim", 10), ("ancestral", 2)]
+    ("sampler", "steps"), [("ancestral", 30), ("ddim", 20), ("ancestral", 2)]
 )
 def test_page_draws_the_librarys_photograph_from_the_same_noise(
     photo_maker, monkeypatch, sampler, steps
