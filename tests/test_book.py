@@ -348,6 +348,22 @@ def test_dark_figure_turns_paper_and_ink_and_keeps_pictures_and_hues():
     assert b > g > r and b > 178
 
 
+def test_a_smooth_cell_of_a_grid_stays_as_it_is_and_a_box_with_a_word_does_not():
+    rng = np.random.default_rng(0)
+    figure = np.full((300, 480, 3), 255, np.uint8)
+    figure[40:160, 40:160] = rng.integers(0, 240, (120, 120, 3), dtype=np.uint8)
+    smooth = np.linspace((70, 140, 220), (180, 210, 235), 120).astype(np.uint8)
+    figure[40:160, 180:300] = smooth[:, None]
+    figure[40:120, 320:400] = smooth[:80, None]  # of another size
+    figure[180:260, 40:120] = (86, 180, 233)
+    word = rng.integers(0, 240, (16, 40, 3), dtype=np.uint8)
+    figure[212:228, 60:100] = word
+    dark = np.asarray(dark_figures.darkened(Image.fromarray(figure)))
+    assert (dark[40:160, 180:300] == figure[40:160, 180:300]).all()
+    for box in (slice(40, 120), slice(320, 400)), (slice(212, 228), slice(60, 100)):
+        assert (dark[box] != figure[box]).mean() > 0.9
+
+
 # The search ---------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ TILE = 8  # pixels along the side of the tiles in which pictures are sought
 SMALLEST = 8  # tiles along the side of a picture
 COLOURS = 40  # that a picture has at least; a bar or an area of a plot has fewer
 GREY = 0.6  # of its pixels; with more it is a plot's density, under coloured lines
+FLAT = 0.75  # of its pixels have one colour; with more it is an area with a word in it
 IMAGE = re.compile(
     r'<img (?P<rest>[^>]*?src="[^"]*?_images/(?P<name>[0-9a-f]{16,}\.png)"[^>]*)>'
 )
@@ -47,20 +48,30 @@ def pictures(rgb: np.ndarray) -> Iterator[Box]:
     """Yield the boxes of the pictures in a figure of uint8, (h, w, 3).
 
     A picture is a large and nearly full box of painted tiles, of many colours, and not
-    nearly all grey.
+    nearly all grey or of one colour. A box as large as a picture is one, too: a smooth
+    or grey cell of a grid has few colours, but others of the grid have many.
     """
     painted = extreme(np.minimum, rgb) < 251
     h, w = (n // TILE for n in painted.shape)
     tiles = painted[: h * TILE, : w * TILE].reshape(h, TILE, w, TILE).mean((1, 3))
+    boxes, sizes = [], []
     for group in groups(tiles > 0.97):
         ys, xs = np.array(group).T
         sides = np.ptp(ys) + 1, np.ptp(xs) + 1
         if min(sides) < SMALLEST or len(group) < 0.75 * sides[0] * sides[1]:
             continue
         box = grown(painted, ys.min(), ys.max() + 1, xs.min(), xs.max() + 1)
+        boxes.append(box)
         coarse = (rgb[box] // 8).astype(int) @ (1, 32, 1024)
         grey = np.ptp(rgb[box], axis=-1) == 0
-        if len(np.unique(coarse)) >= COLOURS and grey.mean() <= GREY:
+        counts = np.unique(coarse, return_counts=True)[1]
+        flat = counts.max() / counts.sum()
+        if len(counts) >= COLOURS and grey.mean() <= GREY and flat <= FLAT:
+            sizes.append(rgb[box].shape[:2])
+    for box in boxes:
+        if any(
+            np.abs(np.subtract(rgb[box].shape[:2], size)).max() < 3 for size in sizes
+        ):
             yield box
 
 
